@@ -1,0 +1,1 @@
+"""What every chapter stands on: Config, errors, console, model folders, devices, seeds, the sandbox."""

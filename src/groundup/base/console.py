@@ -1,0 +1,56 @@
+"""What a command says: people's text on stdout, or on stderr when a program reads stdout (`--json`)."""
+
+import contextlib
+import contextvars
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tqdm.auto import tqdm
+
+_json_mode: contextvars.ContextVar[bool] = contextvars.ContextVar("json_mode", default=False)
+
+
+@contextlib.contextmanager
+def json_output(active: bool = True) -> Iterator[None]:
+    """While this is active `say` writes to stderr, so that stdout holds JSON alone."""
+    token = _json_mode.set(active)
+    try:
+        yield
+    finally:
+        _json_mode.reset(token)
+
+
+def say(*parts: object) -> None:
+    """Print a line for people."""
+    tqdm.write(" ".join(map(str, parts)), file=sys.stderr if _json_mode.get() else sys.stdout)
+
+
+def warn(*parts: object) -> None:
+    """Print a line of warning on stderr."""
+    tqdm.write("warning: " + " ".join(map(str, parts)), file=sys.stderr)
+
+
+def progress(items: Iterable | None = None, *, total: int | None = None, label: str = "", unit: str = "it") -> Any:
+    """A progress bar on stderr; silent where stderr is not a terminal."""
+    return tqdm(
+        items, total=total, desc=label, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty(), mininterval=0.1
+    )
+
+
+def table(rows: Iterable[Iterable[object]], header: Iterable[object]) -> str:
+    """Rows as aligned text; numbers are set flush right."""
+    body = [[str(cell) for cell in row] for row in rows]
+    head = [str(cell) for cell in header]
+    widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+    right = [all(_is_number(row[i]) for row in body) and bool(body) for i in range(len(head))]
+
+    def line(cells: list[str]) -> str:
+        aligned = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True))
+        return "  ".join(aligned).rstrip()
+
+    return "\n".join([line(head), "  ".join("-" * w for w in widths), *map(line, body)])
+
+
+def _is_number(text: str) -> bool:
+    return text in ("", "-") or text.replace(",", "").strip("x%+-").replace(".", "", 1).replace("e-", "").isdigit()

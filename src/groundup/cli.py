@@ -1,0 +1,129 @@
+"""The command line: a table of verbs, and the way from flags and YAML to a command.
+
+    groundup VERB [PART] [FILE.yaml] [--key value] [--section.key value]
+
+Flags are laid over the YAML file, which is laid over the defaults. Only the verb that was asked for is imported.
+"""
+
+import importlib
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from groundup import __version__
+from groundup.base.errors import GroundupError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from groundup.commands.command import Command
+
+VERBS: dict[str, tuple[str, str]] = {
+    "quickstart": ("quickstart:Quickstart", "From text to a trained, measured, saved, talking model in minutes"),
+    "train": ("train:Train", "Train a model from a recipe: `groundup train recipes/NAME.yaml`"),
+    "tokenizer train": ("tokenizer:TokenizerTrain", "Learn a vocabulary from text"),
+    "tokenizer encode": ("tokenizer:TokenizerEncode", "Text to token ids"),
+    "tokenizer decode": ("tokenizer:TokenizerDecode", "Token ids to text"),
+    "tokenizer inspect": ("tokenizer:TokenizerInspect", "What a tokenizer holds, and how it cuts a text"),
+    "tokenizer compare": ("tokenizer:TokenizerCompare", "Several tokenizers on one text: length, speed, agreement"),
+    "data inspect": ("data:DataInspect", "What a file or folder of text holds"),
+    "data validate": ("data:DataValidate", "Check every record; name the file and line of what is wrong"),
+    "data prepare": ("data:DataPrepare", "Tokenize text into memory-mapped shards"),
+    "generate": ("generate:Generate", "Continue a prompt"),
+    "chat": ("chat:Chat", "Talk with a model in the terminal"),
+    "evaluate": ("evaluate:Evaluate", "Perplexity, bits per byte, cloze and multiple-choice accuracy"),
+    "export hf": ("export:ExportHF", "Write a complete Hugging Face folder"),
+    "models list": ("models:ModelsList", "The families and sizes that can be built or loaded"),
+    "models show": ("models:ModelsShow", "A model's config, parameters and tensors"),
+    "models verify": ("models:ModelsVerify", "Compare a checkpoint with transformers: logits and greedy text"),
+    "runs list": ("runs:RunsList", "Training runs on this machine"),
+    "runs show": ("runs:RunsShow", "One run's settings, curve and samples"),
+    "runs compare": ("runs:RunsCompare", "Several runs side by side"),
+    "estimate params": ("estimate:EstimateParams", "Parameters of a model, part by part"),
+    "estimate memory": ("estimate:EstimateMemory", "Memory of training or inference"),
+    "estimate flops": ("estimate:EstimateFlops", "Floating-point operations of training or inference"),
+    "bench": ("bench:Bench", "Measure us against our peers in the same run"),
+    "catalogue": ("catalogue:Catalogue", "Every technique, and the test that proves it"),
+    "doctor": ("doctor:Doctor", "Check this machine and installation"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; the return value is the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except GroundupError as error:
+        print(f"groundup: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if words[0] in ("-V", "--version", "version"):
+        print(f"groundup {__version__}")
+        return 0
+
+    verb, rest = find_verb(words)
+    if rest is None:
+        print(overview(prefix=verb))
+        return 0
+
+    # Imported here because it loads pydantic-settings, which `groundup --help` need not wait for.
+    from groundup.base.console import json_output
+    from groundup.commands.parse import parse
+
+    command = parse(load_command(verb), verb, rest)
+    with json_output(command.as_json):
+        result = command.run()
+    if command.as_json and result is not None:
+        print(json.dumps(_plain(result), ensure_ascii=False, indent=2))
+    return 0
+
+
+def find_verb(words: list[str]) -> tuple[str, list[str] | None]:
+    """The verb that the words begin with, and what follows it; None follows a group named alone (`tokenizer`)."""
+    for size in (2, 1):
+        verb = " ".join(words[:size])
+        if len(words) >= size and verb in VERBS:
+            return verb, words[size:]
+    group = words[0]
+    parts = [verb.split()[1] for verb in VERBS if verb.startswith(group + " ")]
+    if parts:
+        if len(words) == 1 or words[1] in ("-h", "--help"):
+            return group, None
+        raise UsageError(
+            f"`{group} {words[1]}` is not a command.{did_you_mean(words[1], parts)} One of: {', '.join(parts)}"
+        )
+    raise UsageError(
+        f"`{group}` is not a command.{did_you_mean(group, (v.split()[0] for v in VERBS))} See groundup --help"
+    )
+
+
+def load_command(verb: str) -> "type[Command]":
+    """The Config class behind a verb."""
+    module, _, name = VERBS[verb][0].partition(":")
+    return getattr(importlib.import_module(f"groundup.commands.{module}"), name)
+
+
+def overview(prefix: str = "") -> str:
+    """The table of verbs."""
+    shown = {verb: line for verb, (_, line) in VERBS.items() if not prefix or verb.startswith(prefix + " ")}
+    width = max(map(len, shown))
+    lines = [f"  {verb:<{width}}  {line}" for verb, line in shown.items()]
+    head = "groundup: every part of a large model, from raw text to a measured assistant\n\nusage: groundup VERB [options]\n"
+    foot = "\n`groundup VERB --help` tells a verb's options. Start with `groundup quickstart`."
+    return "\n".join([head, *lines, foot])
+
+
+def _plain(value: Any) -> Any:
+    """Configs and other pydantic objects as JSON-able values."""
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value)

@@ -1,0 +1,1 @@
+"""One module per verb: a Config (flags, YAML, Python, HTTP) and what it does."""

@@ -1,0 +1,128 @@
+"""From flags and YAML to a command's Config."""
+
+import argparse
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+
+from groundup.base.config import explain, read_yaml
+from groundup.base.errors import UsageError, did_you_mean
+from groundup.commands.command import Command
+
+C = TypeVar("C", bound=Command)
+
+
+def parse(cls: type[C], verb: str, words: list[str]) -> C:
+    """Build `cls` from `words`: defaults, then the YAML file (`--config F`, or a leading F.yaml), then the flags."""
+    words, files = split_files(words)
+    values: dict[str, Any] = {}
+    for file in files:
+        values = merge(values, read_yaml(file))
+    values = merge(values, read_flags(cls, verb, words))
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(explain(error, cls, f"groundup {verb}")) from None
+
+
+def split_files(words: list[str]) -> tuple[list[str], list[str]]:
+    """Take the settings files out of the words."""
+    rest, files = [], []
+    pending = iter(words)
+    for word in pending:
+        if word == "--config":
+            files.append(next(pending, ""))
+        elif word.startswith("--config="):
+            files.append(word.partition("=")[2])
+        elif word.endswith((".yaml", ".yml")) and not rest:
+            files.append(word)
+        else:
+            rest.append(word)
+    return rest, files
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, section by section; a section of another `kind` replaces the one below."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        same_kind = (
+            isinstance(old, Mapping)
+            and isinstance(value, Mapping)
+            and ("kind" not in value or value["kind"] == old.get("kind"))
+        )
+        merged[key] = merge(old, value) if same_kind else value
+    return merged
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are ours: with the nearest known flag."""
+
+    def __init__(self, *args: Any, text_lists: Iterable[str] = (), **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.text_lists = frozenset(text_lists)
+        self.texts: dict[str, list[str]] = {}
+
+    def error(self, message: str) -> Any:
+        raise UsageError(f"{message}\nSee `{self.prog} --help`.")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for action in self._actions:  # a positional may stand in the YAML file: pydantic says when it is missing
+            if not action.option_strings and action.nargs is None:
+                action.nargs = "?"
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            word = unknown[0].partition("=")[0]
+            kind = "an option" if word.startswith("-") else "expected here"
+            self.error(f"`{word}` is not {kind}.{did_you_mean(word, flags)}")
+        for name in self.text_lists:  # kept from pydantic-settings, which would cut a text at its commas
+            if getattr(known, name, None):
+                self.texts[name] = getattr(known, name)
+                setattr(known, name, None)
+        return known
+
+
+def read_flags(cls: type[Command], verb: str, words: list[str]) -> dict[str, Any]:
+    """The nested values that the flags give; nothing for flags that are not there."""
+    settings = type(
+        cls.__name__,
+        (cls, BaseSettings),
+        {
+            "__doc__": cls.__doc__,
+            "model_config": SettingsConfigDict(extra="forbid", frozen=True),
+            "__module__": cls.__module__,
+        },
+    )
+    prog = f"groundup {verb}"
+    parser = _Parser(
+        prog=prog,
+        description=cls.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        text_lists=[name for name, field in cls.model_fields.items() if "list[str]" in str(field.annotation)],
+    )
+    words = [flag_spelling(word) for word in words]
+    source = CliSettingsSource(
+        settings,
+        cli_prog_name=prog,
+        cli_parse_args=words,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_enforce_required=False,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        root_parser=parser,
+        parse_args_method=_Parser.parse_args,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return dict(source()) | parser.texts
+
+
+def flag_spelling(word: str) -> str:
+    """`--out_dir` is `--out-dir`."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
