@@ -1,8 +1,8 @@
 """From a model folder or hub name to a Model, and back.
 
-Everything is compared before anything is allocated: the names and shapes that the checkpoint's header lists, taken through
-the family's weight map, must be exactly those of the model. Then tensors are copied one pair at a time, so that peak
-memory is the model plus one shard.
+Everything is compared before anything is allocated: the names and shapes that the checkpoint's header lists, taken
+through the family's weight map, must be exactly those of the model. Then tensors are copied one pair at a time, so that
+peak memory is the model plus one shard.
 """
 
 from collections.abc import Iterator
