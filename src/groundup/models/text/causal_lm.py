@@ -24,7 +24,8 @@ class CausalLM(nn.Module):
     """embed -> blocks -> norm -> lm_head.
 
     A family subclasses this, overrides the factories (`make_*`) whose results differ, and declares its weight map; it
-    does not override `forward`. Parts may be None and blocks live in a dict: a pipeline stage is a model with parts removed.
+    does not override `forward`. Parts may be None and blocks live in a dict: a pipeline stage is a model with parts
+    removed.
 
     Args:
         config: the shape.
