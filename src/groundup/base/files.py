@@ -38,7 +38,8 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _REASONS:
+        elsewhere = error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(path.parent)
+        if error.errno not in _REASONS or elsewhere:
             raise
         raise GroundupError(
             f"cannot write {path}: {_REASONS[error.errno]}. Nothing was left under that name. "
@@ -120,7 +121,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the folder's entries (names, renames) are on the disk; nothing to do where folders cannot be opened."""
+    """Wait until the folder's names are on the disk; nothing to do where folders cannot be opened."""
     if os.name == "posix":
         sync_file(path)
 
@@ -151,7 +152,8 @@ def safe_join(folder: str | Path, name: str, also: Path | None = None) -> Path:
     `also` is one more folder into which a symbolic link may lead.
 
     Raises:
-        CheckpointError: the name is absolute, climbs with `..`, leads out through a symbolic link, or is no regular file.
+        CheckpointError: the name is absolute, climbs with `..`, leads out through a symbolic link, or is no regular
+        file.
     """
     folder = Path(folder)
     parts = Path(name.replace("\\", "/")).parts

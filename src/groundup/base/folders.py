@@ -1,6 +1,7 @@
 """Model folders: from a path or a name to a folder on this machine, its config, and writing one.
 
-A folder is what transformers writes and reads: config.json, generation_config.json, weights (`shards`), tokenizer files.
+A folder is what transformers writes and reads: config.json, generation_config.json, weights (`shards`), tokenizer
+files.
 """
 
 import json
@@ -32,8 +33,8 @@ MAX_CONFIG_BYTES = 4 * 1024**2
 def find_folder(path_or_name: str | Path, files: Iterable[str] = MODEL_FILES) -> Path:
     """The folder for a path, a built-in name ("tiny") or a hub name ("org/name", "org/name@revision").
 
-    Local paths come first, then built-in names. Only what cannot be a local path is looked up on the hub: where the folder `org`
-    exists here, write `hf://org/name`. `files` are the patterns of what is downloaded.
+    Local paths come first, then built-in names. Only what cannot be a local path is looked up on the hub: where the
+    folder `org` exists here, write `hf://org/name`. `files` are the patterns of what is downloaded.
 
     Raises:
         CheckpointError: there is no such folder; the message says what was tried.
@@ -69,8 +70,8 @@ def builtin_folders() -> dict[str, Path]:
 def read_config(folder: str | Path, name: str = "config.json") -> dict[str, Any]:
     """The folder's config in canonical spelling (`normalise_config`), with sizes checked.
 
-    Keys that name Python code to be run (`auto_map`, `trust_remote_code`) are dropped with a warning: code from a model folder
-    is never imported.
+    Keys that name Python code to be run (`auto_map`, `trust_remote_code`) are dropped with a warning: code from a
+    model folder is never imported.
 
     Raises:
         CheckpointError: no config, not an object, damaged, or with absurd sizes.
@@ -83,7 +84,8 @@ def read_config(folder: str | Path, name: str = "config.json") -> dict[str, Any]
     config, code = without_code_keys(value)
     if code:
         warn(
-            f"{where} names Python code ({', '.join(sorted(set(code)))}): it is ignored, code from model folders is never run"
+            f"{where} names Python code ({', '.join(sorted(set(code)))}), "
+            "which is ignored: code from model folders is never run"
         )
     check_sizes(config, where)
     return normalise_config(config)
@@ -92,7 +94,7 @@ def read_config(folder: str | Path, name: str = "config.json") -> dict[str, Any]
 def write_model_folder(
     folder: str | Path, config: dict[str, Any], generation_config: dict[str, Any] | None = None
 ) -> Path:
-    """Write config.json (both spellings) and generation_config.json; weights come from `ShardWriter`. Returns the folder."""
+    """Write config.json (both spellings) and generation_config.json; `ShardWriter` writes the weights."""
     folder = Path(folder)
     write_json(folder / "config.json", both_spellings(config))
     if generation_config is not None:

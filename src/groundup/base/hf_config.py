@@ -2,10 +2,10 @@
 
     transformers 5                                          older
     dtype                                                   torch_dtype
-    rope_parameters: {"rope_theta", "rope_type", ...}       rope_theta on top, rope_scaling: {"type" or "rope_type", ...}
+    rope_parameters: {"rope_theta", "rope_type", ...}       rope_theta on top, rope_scaling: {"type", ...}
 
-The canonical form has the names of transformers 5. Also here: limits on sizes, so that an absurd or hostile file is refused
-before memory is asked for.
+The canonical form has the names of transformers 5. Also here: limits on sizes, so that an absurd or hostile file is
+refused before memory is asked for.
 """
 
 import math
@@ -37,8 +37,8 @@ MAX_PARAMETERS = 10**14
 def normalise_config(config: dict[str, Any]) -> dict[str, Any]:
     """The config in the spelling of transformers 5; unknown keys are kept, the argument is not changed.
 
-    Values inside `rope_parameters` win over those beside it, as in transformers. A `rope_parameters` with one entry per layer
-    type is left as it is.
+    Values inside `rope_parameters` win over those beside it, as in transformers. A `rope_parameters` with one entry
+    per layer type is left as it is.
 
     Raises:
         CheckpointError: a rope entry or dtype has the wrong type, or the two spellings contradict each other.
@@ -104,10 +104,11 @@ def _one_value(name: str, old: Any, old_name: str, new: Any) -> Any:
 
 
 def both_spellings(config: dict[str, Any]) -> dict[str, Any]:
-    """The config as it is written: transformers 5's keys and, for older readers, `torch_dtype`, `rope_theta`, `rope_scaling`.
+    """The config as it is written: transformers 5's keys and, for older readers, `torch_dtype`, `rope_theta`,
+    `rope_scaling`.
 
-    transformers 5.23 takes the duplicates without a word; converters for llama.cpp and vLLM read them. A `rope_parameters` by layer type
-    has no older spelling and is written alone.
+    transformers 5.23 takes the duplicates without a word; converters for llama.cpp and vLLM read them. A
+    `rope_parameters` by layer type has no older spelling and is written alone.
     """
     result = normalise_config(config)
     if "dtype" in result:

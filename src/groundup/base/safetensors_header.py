@@ -4,12 +4,14 @@
     N bytes   JSON: {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ..., "__metadata__": {...}}
     the rest  the tensors' bytes; together the offsets cover it without hole or overlap
 
-Everything that the safetensors library (0.8) refuses is refused here, by name of file and tensor. Beyond that we refuse what
-no honest writer produces: repeated keys, unknown keys, more than 16 dimensions, more than 100,000 tensors a file.
+Everything that the safetensors library (0.8) refuses is refused here, by name of file and tensor. Beyond that we
+refuse what no honest writer produces: repeated keys, unknown keys, more than 16 dimensions, more than 100,000 tensors
+a file.
 
 Source: the format's description in the safetensors repository (2022).
 """
 
+import itertools
 import json
 import struct
 from dataclasses import dataclass
@@ -59,7 +61,8 @@ class TensorMeta:
 
 
 def read_header(path: str | Path) -> dict[str, TensorMeta]:
-    """The tensors of a safetensors file, in the order of their bytes; memory stays within a small multiple of the header.
+    """The tensors of a safetensors file, in the order of their bytes; memory stays within a small multiple of the
+    header.
 
     Raises:
         CheckpointError: the file is damaged or no safetensors file.
@@ -120,7 +123,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = sorted(name for name, _ in pairs)
-        repeated = next(a for a, b in zip(names, names[1:], strict=False) if a == b)
+        repeated = next(a for a, b in itertools.pairwise(names) if a == b)
         raise ValueError(f"{repeated!r} appears twice")
     for name, value in pairs:  # a lone surrogate is no text
         name.encode("utf-8")
@@ -165,7 +168,7 @@ def _sizes(values: Any) -> bool:
 
 
 def _bytes_of(shape: list[int], itemsize: int, where: str) -> int:
-    """itemsize * prod(shape); strides too must fit 63 bits, so sizes of zero do not hide an overflow."""
+    """Itemsize * prod(shape); strides too must fit 63 bits, so sizes of zero do not hide an overflow."""
     product = itemsize
     for size in shape:
         product *= max(size, 1)
@@ -189,8 +192,9 @@ def _check_layout(metas: dict[str, TensorMeta], data_bytes: int, path: Path) -> 
 
 
 def write_header(handle: Any, entries: dict[str, tuple[str, tuple[int, ...], int]]) -> None:
-    """Write length and header for `entries` (name -> safetensors dtype, shape, bytes), to be followed by the tensors' bytes
-    in this order. Spaces fill the header up so that the data begin at a multiple of 8."""
+    """Write length and header for `entries` (name -> safetensors dtype, shape, bytes), to be followed by the tensors'
+    bytes in this order. Spaces fill the header up so that the data begin at a multiple of 8.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, (dtype, shape, nbytes) in entries.items():

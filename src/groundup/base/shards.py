@@ -4,7 +4,8 @@
     model-00001-of-00003.safetensors, ...      shards, and
     model.safetensors.index.json               {"metadata": {...}, "weight_map": {tensor name: shard}}
 
-Every header is checked before any tensor is read (`safetensors_header`). Pickled weights (.bin, .pt, .pth) are never opened.
+Every header is checked before any tensor is read (`safetensors_header`). Pickled weights (.bin, .pt, .pth) are never
+opened.
 """
 
 import contextlib
@@ -29,11 +30,12 @@ MAX_SHARD_BYTES = 5 * 10**9
 class ShardReader:
     """The tensors of a checkpoint: a folder with `STEM.safetensors` or its shards, or one explicit .safetensors file.
 
-    Opening reads and checks headers only. At most one shard is mapped at a time, so copying tensor by tensor in the order of
-    `names()` needs the memory of the model plus one shard. Use it as a context manager, or call `close`.
+    Opening reads and checks headers only. At most one shard is mapped at a time, so copying tensor by tensor in the
+    order of `names()` needs the memory of the model plus one shard. Use it as a context manager, or call `close`.
 
     Raises:
-        CheckpointError: nothing to read, missing or damaged files, an index that disagrees with its shards, pickled weights.
+        CheckpointError: nothing to read, missing or damaged files, an index that disagrees with its shards, pickled
+        weights.
     """
 
     def __init__(self, path: str | Path, stem: str = "model"):
@@ -51,7 +53,7 @@ class ShardReader:
         return list(self._metas)
 
     def meta(self, name: str) -> TensorMeta:
-        """dtype (torch's name), shape and size in bytes of a tensor; reads no data."""
+        """Dtype (torch's name), shape and size in bytes of a tensor; reads no data."""
         return self._metas[self._known(name)]
 
     def get(self, name: str) -> "Tensor":
@@ -114,7 +116,7 @@ def _open(file: Path) -> Any:
 
 
 def find_shards(path: Path, stem: str = "model") -> dict[Path, dict[str, TensorMeta]]:
-    """The safetensors files of a checkpoint, in order, each with its checked header. A single file wins over an index."""
+    """The files of a checkpoint, in order, each with its checked header. A single file wins over an index."""
     if path.is_file():
         _refuse_pickle(path)
         return {path: read_header(path)}
@@ -175,7 +177,7 @@ def _same_tensors(listed: set[str], found: Any, shard: Path, index: Path) -> Non
 
 
 def hub_blobs(folder: Path) -> Path | None:
-    """Where the links of a huggingface_hub cache folder (`models--*/snapshots/REVISION`) lead; None for other folders."""
+    """Where the links of a hub cache folder (`models--*/snapshots/REVISION`) lead; None for other folders."""
     repository = folder.resolve().parent.parent
     is_snapshot = folder.resolve().parent.name == "snapshots" and repository.name.startswith("models--")
     return repository / "blobs" if is_snapshot else None
@@ -187,9 +189,9 @@ def _refuse_pickle(path: Path) -> None:
 
 
 _CONVERT = (
-    "Pickled weights can run any program when they are opened, so they are not read. Convert them once where that does no "
-    "harm: `python -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('OLD').save_pretrained('NEW')\"` "
-    "writes safetensors; many models also offer them on the hub."
+    "Opening a pickle can run any program, so it is not read. Convert it once where that does no harm: "
+    "transformers' `AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW)` writes safetensors; "
+    "many models also offer them on the hub."
 )
 
 
@@ -211,13 +213,14 @@ def _nothing_found(folder: Path, stem: str) -> str:
 class ShardWriter:
     """Writes a checkpoint that transformers reads; `add` tensors one by one inside a `with` block.
 
-    Tensors are held until their shard is full (`max_shard_bytes`), then written: the memory needed is one shard. They must not be
-    changed before the block ends. Files get their final names when the block ends, the index last; on an exception
-    nothing of this checkpoint remains. An older checkpoint of the same stem is replaced; a kill in that moment leaves a
-    folder that the reader refuses, never a mixture (use `files.atomic_folder` around it to keep the old one even then).
+    Tensors are held until their shard is full (`max_shard_bytes`), then written: the memory needed is one shard. They
+    must not be changed before the block ends. Files get their final names when the block ends, the index last; on an
+    exception nothing of this checkpoint remains. An older checkpoint of the same stem is replaced; a kill in that
+    moment leaves a folder that the reader refuses, never a mixture (use `files.atomic_folder` around it to keep the
+    old one even then).
 
-    Tied tensors: pass each once, under one name. A tensor that begins at the same address and has as many elements as one passed
-    before is refused.
+    Tied tensors: pass each once, under one name. A tensor that begins at the same address and has as many elements as
+    one passed before is refused.
 
     Raises:
         CheckpointError: a repeated name, a tied tensor, a tensor without plain data (meta, sparse), an unknown dtype.
@@ -341,7 +344,7 @@ def _safetensors_dtype(tensor: "Tensor") -> str | None:
 
 
 def _write_bytes(file: Any, tensor: "Tensor") -> None:
-    """Write a contiguous CPU tensor's bytes without a copy in memory (all machines that torch supports are little-endian)."""
+    """Write a contiguous CPU tensor's bytes without a copy in memory (torch's machines are little-endian)."""
     import torch
 
     if tensor.numel():
