@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt
 
 from groundup.base.config import Config
 from groundup.base.errors import CheckpointError, did_you_mean
+from groundup.base.hf_config import normalise_config
 
 # Keys that any config.json may carry and that change nothing in the forward pass. They are kept and written back.
 HARMLESS = frozenset(
@@ -37,8 +38,8 @@ class ModelConfig(Config):
     sizes: ClassVar[dict[str, dict[str, Any]]] = {}
     """Published sizes: name -> the fields that make it."""
 
-    model_type: str
-    """The family."""
+    model_type: Any
+    """The family: a Literal of its own in every subclass."""
     vocab_size: PositiveInt
     """Token ids."""
     hidden_size: PositiveInt
@@ -58,8 +59,12 @@ class ModelConfig(Config):
 
     @classmethod
     def from_hf(cls, values: dict[str, Any]) -> Self:
-        """Read a config.json. Keys that might change the model and are not known here raise a `CheckpointError`."""
-        values = cls.translate(dict(values))
+        """Read a config.json, in today's spelling or an older one.
+
+        Raises:
+            CheckpointError: keys that are not known here and might change what the model computes.
+        """
+        values = cls.translate(normalise_config(values))
         names = {cls.aliases.get(name, name): name for name in values}
         known = {name: values[theirs] for name, theirs in names.items() if name in cls.model_fields}
         rest = {theirs: values[theirs] for name, theirs in names.items() if name not in cls.model_fields}

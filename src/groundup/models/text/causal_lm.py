@@ -157,7 +157,7 @@ class CausalLM(nn.Module):
     def tie_weights(self) -> None:
         """Make the head and the embedding one matrix where the config says so (Press & Wolf 2017)."""
         if self.config.tie_word_embeddings and self.embed is not None and self.lm_head is not None:
-            self.lm_head.weight = self.embed.weight
+            self.lm_head.weight = self.embed.tokens.weight
 
     @property
     def device(self) -> torch.device:
