@@ -48,9 +48,13 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        sections = isinstance(old, Mapping) and isinstance(value, Mapping)
-        same_kind = sections and ("kind" not in value or value["kind"] == old.get("kind"))
-        merged[key] = merge(old, value) if same_kind else value
+        if (
+            isinstance(old, Mapping)
+            and isinstance(value, Mapping)
+            and value.get("kind", old.get("kind")) == old.get("kind")
+        ):
+            value = merge(old, value)
+        merged[key] = value
     return merged
 
 
