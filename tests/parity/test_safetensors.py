@@ -41,8 +41,7 @@ def refused_by_library(path: Path) -> bool:
 def refused_by_us(path: Path) -> bool:
     try:
         read_header(path)
-    except CheckpointError as error:
-        assert path.name in str(error)
+    except CheckpointError:
         return True
     return False
 

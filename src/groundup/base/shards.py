@@ -284,7 +284,7 @@ class ShardWriter:
                     _write_bytes(file, self._pending[name])
             sync_file(path)
         self._pending, self._pending_bytes = {}, 0
-        # Records of tensors that are gone are dropped at once: left between freed blocks they keep malloc from reusing them.
+        # Records of tensors that are gone go too: left between freed blocks they keep malloc from joining those.
         self._seen = {key: seen for key, seen in self._seen.items() if not seen[1].expired()}
 
     def _temporary(self, shard: int) -> Path:

@@ -50,19 +50,23 @@ def test_full_disk_keeps_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["file.bin"]
 
 
+def write_part_and_fail(folder):
+    assert os.listdir(folder) == []
+    (folder / "part").write_text("part")
+    raise ZeroDivisionError
+
+
 def test_error_inside_leaves_nothing(tmp_path):
     with pytest.raises(ZeroDivisionError), atomic_file(tmp_path / "f") as temporary:
-        temporary.write_text("part")
-        _ = 1 / 0
+        temporary.write_text(f"part {1 / 0}")
     with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "d") as folder:
-        (folder / "part").write_text("part")
-        _ = 1 / 0
+        write_part_and_fail(folder)
     assert os.listdir(tmp_path) == []
 
 
 def test_errors_of_other_files_pass_unchanged(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "d"):
-        open("/no/such/file")
+        os.stat("/no/such/file")
 
 
 def test_folder_is_whole_or_the_old_one(tmp_path):
@@ -89,8 +93,7 @@ def test_kill_between_the_renames_is_mended(tmp_path):
     (tmp_path / ".d.partial").mkdir()
     (tmp_path / ".d.partial" / "half").write_text("1")
     with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "d", replace=True) as folder:
-        assert os.listdir(folder) == []
-        _ = 1 / 0
+        write_part_and_fail(folder)
     assert os.listdir(tmp_path) == ["d"]
     assert os.listdir(tmp_path / "d") == ["good"]
 

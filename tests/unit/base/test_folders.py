@@ -87,23 +87,23 @@ def test_offline_without_a_cache_says_what_to_do(tmp_path):
     import os
     import subprocess
 
-    code = "from groundup.base.folders import find_folder\ntry: find_folder('org/name')\nexcept Exception as e: print(repr(e))"
+    code = "from groundup.base.folders import find_folder; find_folder('org/name')"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert "CheckpointError" in result.stdout
-    assert "HF_HUB_OFFLINE" in result.stdout
+    assert "CheckpointError: org/name is not in the local cache" in result.stderr
+    assert "HF_HUB_OFFLINE" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("error", "advice"), [("GatedRepoError", "agree to its terms"), ("RepositoryNotFoundError", "check the spelling")]
 )
 def test_hub_errors_say_what_to_do(hub, error, advice):
-    import httpx
     from huggingface_hub import errors
 
-    hub.result = getattr(errors, error)("no", response=httpx.Response(403, request=httpx.Request("GET", "http://hub")))
+    kind = getattr(errors, error)
+    hub.result = kind.__new__(kind)  # made without the HTTP response that its constructor asks for
     with pytest.raises(CheckpointError, match=advice):
         download("org/name", ["*.json"])
     hub.result = ConnectionError("cable")
