@@ -69,6 +69,14 @@ def test_errors_of_other_files_pass_unchanged(tmp_path):
         os.stat("/no/such/file")
 
 
+def test_paths_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    for path in ("file/below", tmp_path / "file" / "deep" / "below"):
+        with pytest.raises(GroundupError, match=r"cannot write .*a file, not a folder"):
+            write_atomic(path, "x")
+
+
 def test_folder_is_whole_or_the_old_one(tmp_path):
     path = tmp_path / "checkpoint"
     with atomic_folder(path) as folder:

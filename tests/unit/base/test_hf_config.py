@@ -104,6 +104,7 @@ def test_contradictions_are_named():
         {"text_config": {"vision_config": {"n_layer": -5}}},
         {"hidden_size": 2**20, "num_hidden_layers": 2**14},
         {"eos_token_id": [2**70]},
+        {"hidden_size": 10**400},
     ],
 )
 def test_absurd_sizes_are_refused(change):
