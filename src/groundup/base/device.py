@@ -1,6 +1,6 @@
 """Where tensors live, in which dtype, and how much memory there is. torch is imported when a function needs it."""
 
-import resource
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,8 @@ def memory(device: "str | torch.device") -> Memory:
 
 def host_memory(root: Path = Path("/")) -> Memory:
     """The CPU's memory, within the limit of the container (control groups 2 and 1). `root` stands for / in tests."""
+    import resource  # POSIX only
+
     total, free = _machine_memory(root)
     for limit_file, used_file in (
         ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
@@ -117,8 +119,6 @@ def _machine_memory(root: Path) -> tuple[int, int]:
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
-        import os
-
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return total, total
     values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}

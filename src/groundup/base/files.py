@@ -9,9 +9,9 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ _REASONS = {
     errno.EACCES: "permission is denied",
     errno.EPERM: "permission is denied",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a part of the path is a file, not a folder",
 }
 
 
@@ -38,13 +39,20 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        elsewhere = error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(path.parent)
-        if error.errno not in _REASONS or elsewhere:
+        if error.errno not in _REASONS or _concerns_another_file(error, path):
             raise
         raise GroundupError(
             f"cannot write {path}: {_REASONS[error.errno]}. Nothing was left under that name. "
             "Make room, or choose another folder to write to."
         ) from error
+
+
+def _concerns_another_file(error: OSError, path: Path) -> bool:
+    """Whether the error names a file that is neither beside or below `path` nor a folder above it."""
+    if error.filename is None:
+        return False
+    named, target = Path(os.path.abspath(os.fsdecode(error.filename))), Path(os.path.abspath(path))
+    return not (named.is_relative_to(target.parent) or target.is_relative_to(named))
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
@@ -65,12 +73,10 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        temporary.touch(exist_ok=False)
         try:
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
             sync_file(temporary)
             os.replace(temporary, path)
             sync_folder(path.parent)
@@ -132,12 +138,6 @@ def sync_tree(folder: Path) -> None:
         for name in names:
             sync_file(Path(root, name))
         sync_folder(Path(root))
-
-
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
 
 
 def sha256(path: str | Path) -> str:

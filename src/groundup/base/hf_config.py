@@ -197,7 +197,7 @@ def _check_numbers(value: Any, where: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise CheckpointError(f"{where}: {value} is not a usable number")
     if isinstance(value, int) and abs(value) >= 2**63:
-        raise CheckpointError(f"{where}: the number {value:.6g} is too large")
+        raise CheckpointError(f"{where}: a number of {len(str(abs(value)))} digits is too large")
     if isinstance(value, dict):
         for key, inner in value.items():
             _check_numbers(inner, f"{where}: `{key}`" if "`" not in where else f"{where[:-1]}.{key}`")

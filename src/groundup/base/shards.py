@@ -137,7 +137,7 @@ def _indexed_shards(folder: Path, index: str) -> dict[Path, dict[str, TensorMeta
     wanted: dict[str, set[str]] = {}
     for tensor, shard in weight_map.items():
         wanted.setdefault(shard, set()).add(tensor)
-    missing = [shard for shard in wanted if ".." not in shard and not os.path.lexists(folder / shard)]
+    missing = [shard for shard in wanted if Path(shard).name == shard and not os.path.lexists(folder / shard)]
     if missing:
         shown = ", ".join(sorted(missing)[:3]) + (", ..." if len(missing) > 3 else "")
         raise CheckpointError(
@@ -284,6 +284,8 @@ class ShardWriter:
                     _write_bytes(file, self._pending[name])
             sync_file(path)
         self._pending, self._pending_bytes = {}, 0
+        # Records of tensors that are gone go too: left between freed blocks they keep malloc from joining those.
+        self._seen = {key: seen for key, seen in self._seen.items() if not seen[1].expired()}
 
     def _temporary(self, shard: int) -> Path:
         return self.folder / f".{self.stem}-{shard + 1:05}.safetensors.partial"
@@ -348,4 +350,4 @@ def _write_bytes(file: Any, tensor: "Tensor") -> None:
     import torch
 
     if tensor.numel():
-        file.write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
