@@ -109,7 +109,13 @@ class _Watch:
     def __init__(self, folder: str, question: Path, limits: Limits):
         self.limits = limits
         answer_read, answer_write = os.pipe()
-        environment = {"PATH": "/usr/bin:/bin", "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": folder,
+            "TMPDIR": folder,
+            "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1",
+        }
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-B", str(WORKER), str(question), str(answer_write)],
@@ -124,7 +130,11 @@ class _Watch:
         os.close(answer_write)
         assert self.process.stdout is not None
         assert self.process.stderr is not None
-        self.pipes = {"stdout": self.process.stdout.fileno(), "stderr": self.process.stderr.fileno(), "answer": answer_read}
+        self.pipes = {
+            "stdout": self.process.stdout.fileno(),
+            "stderr": self.process.stderr.fileno(),
+            "answer": answer_read,
+        }
         self.received = {name: bytearray() for name in self.pipes}
 
     def run(self) -> Outcome:
@@ -176,7 +186,10 @@ class _Watch:
 
     def outcome(self, stopped: Kind | None) -> Outcome:
         seconds = time.monotonic() - self.started
-        texts = {name: bytes(self.received[name][: self.limits.output_bytes]).decode(errors="replace") for name in ("stdout", "stderr")}
+        texts = {
+            name: bytes(self.received[name][: self.limits.output_bytes]).decode(errors="replace")
+            for name in ("stdout", "stderr")
+        }
         if stopped:
             return Outcome(stopped, message=f"stopped: {self.bound(stopped)}", seconds=seconds, **texts)
         kind, value, message = self.answer()

@@ -40,8 +40,7 @@ def leave_namespaces() -> bool:
         return False
     libc = ctypes.CDLL(None, use_errno=True)
     return any(
-        libc.unshare(flags) == 0
-        for flags in (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET, CLONE_NEWPID | CLONE_NEWNET)
+        libc.unshare(flags) == 0 for flags in (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET, CLONE_NEWPID | CLONE_NEWNET)
     )
 
 

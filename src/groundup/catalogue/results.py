@@ -4,14 +4,13 @@ A results file is JSON: {"written": "2026-01-31T12:00:00+00:00", "tests": [{"row
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from groundup.base.errors import DataError
+from groundup.base.files import write_atomic
 from groundup.catalogue.rows import Row, all_rows
 
 
@@ -56,13 +55,7 @@ def write_results(path: Path, tests: Iterable[TestResult]) -> None:
     ordered = sorted(tests, key=lambda test: (test.row, test.test))
     lines = ",\n".join("  " + json.dumps(asdict(test), ensure_ascii=False) for test in ordered)
     written = datetime.now(UTC).isoformat(timespec="seconds")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        file.write(f'{{\n"written": "{written}",\n"tests": [\n{lines}\n]\n}}\n')
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    write_atomic(path, f'{{\n"written": "{written}",\n"tests": [\n{lines}\n]\n}}\n')
 
 
 def read_results(paths: Iterable[Path]) -> list[TestResult]:

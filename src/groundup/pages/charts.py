@@ -20,11 +20,15 @@ TABLE_ROWS = 20
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart; `x` and `y` have equal lengths, a y that is None or not finite leaves a gap."""
+    """One line of a chart; `x` and `y` have equal lengths, a y that is None or not finite leaves a gap.
+
+    `series` (from 0) chooses colour and dash, so that one name looks the same in every chart.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[Number]
+    series: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ class Chart:
     block = "chart"
 
     def figure(self) -> dict[str, Any]:
-        """The plotly figure. A line of more than 4,000 points shows every k-th of them."""
+        """The plotly figure. A line of more than 4,000 points shows every k-th of them, and the last."""
         return {
-            "data": [trace(line, i) for i, line in enumerate(self.lines)],
+            "data": [trace(line) for line in self.lines],
             "layout": {
                 "xaxis": {"title": {"text": self.x_label}},
                 "yaxis": {"title": {"text": self.y_label}, "type": "log" if self.log_y else "linear"},
@@ -76,16 +80,17 @@ class Table:
     block = "table"
 
 
-def trace(line: Line, index: int) -> dict[str, Any]:
+def trace(line: Line) -> dict[str, Any]:
     """One plotly trace; few points are drawn as marks too, so that a lone one is seen."""
-    every = math.ceil(len(line.x) / MOST_POINTS) or 1
+    every = max(1, math.ceil(len(line.x) / MOST_POINTS))
+    shown = sorted({*range(0, len(line.x), every), len(line.x) - 1} - {-1})
     return {
         "type": "scatter",
         "name": line.name,
-        "x": list(line.x[::every]),
-        "y": [finite(y) for y in line.y[::every]],
+        "x": [line.x[i] for i in shown],
+        "y": [finite(line.y[i]) for i in shown],
         "mode": "lines+markers" if len(line.x) <= 60 else "lines",
-        "line": {"color": SERIES[index % len(SERIES)], "dash": DASHES[index % len(DASHES)], "width": 2},
+        "line": {"color": SERIES[line.series % len(SERIES)], "dash": DASHES[line.series % len(DASHES)], "width": 2},
         "marker": {"size": 5},
     }
 

@@ -3,14 +3,13 @@
 plotly.js (4.7 MB) stands in the file once; where plotly is not installed the report has the tables alone and says so.
 """
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from groundup import __version__
 from groundup.base.errors import MissingDependency
+from groundup.base.files import write_atomic
 from groundup.pages.charts import Chart, Table
 from groundup.pages.render import inline_script, plotly_js, render, static
 
@@ -104,10 +103,5 @@ class Report:
 
     def write(self, path: Path) -> Path:
         """Write the page, whole or not at all."""
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="replace", dir=path.parent, delete=False) as file:
-            file.write(self.html())
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        write_atomic(path, self.html().encode(errors="replace"))
         return path

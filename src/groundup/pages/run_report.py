@@ -90,7 +90,7 @@ def plain_key(key: str) -> str:
 def chart(key: str, lines: dict[str, tuple[list[float], list[float]]], command: str) -> Chart:
     """The chart of one metric."""
     title, label, note = KNOWN.get(key, (key.replace("_", " ").capitalize(), key.replace("_", " "), ""))
-    drawn = [Line(name, *lines[name]) for name in LINE_NAMES.values() if name in lines]
+    drawn = [Line(name, *lines[name], series=i) for i, name in enumerate(LINE_NAMES.values()) if name in lines]
     return Chart(f"chart-{key}", title, "step", label, drawn, note=note, command=command)
 
 
@@ -99,10 +99,15 @@ def facts(metrics: list[dict[str, Any]]) -> list[Fact]:
     trained = [record for record in metrics if record.get("event") == "train" and "loss" in record]
     charts = {chart.id: chart for chart in curves(metrics, "")}
     loss = charts.get("chart-loss")
-    validation = [y for line in loss.lines if line.name == "validation" for y in line.y if y is not None] if loss else []
+    validation = (
+        [y for line in loss.lines if line.name == "validation" for y in line.y if y is not None] if loss else []
+    )
     found = []
     if trained:
-        found += [Fact("steps", show(trained[-1]["step"])), Fact("training loss", show(trained[-1]["loss"]), "last step, nats per token")]
+        found += [
+            Fact("steps", show(trained[-1]["step"])),
+            Fact("training loss", show(trained[-1]["loss"]), "last step, nats per token"),
+        ]
     if validation:
         found.append(Fact("validation loss", show(min(validation)), "best, nats per token"))
     if metrics and "time" in metrics[-1]:

@@ -46,10 +46,17 @@ def test_exit_code(source, kind):
 
 
 def test_value_that_is_no_json_is_an_error():
-    assert run_function("builtins:bytes", {"source": [1]} if False else {}).kind == "error"
+    assert run_function("builtins:bytes", {}).kind == "error"
 
 
-@pytest.mark.parametrize("source", ["while True: pass", "import time; time.sleep(60)", "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "while True: pass",
+        "import time; time.sleep(60)",
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)",
+    ],
+)
 def test_endless_is_stopped(source):
     outcome = run_program(source, SHORT)
     assert outcome.kind == "timeout"
@@ -89,7 +96,11 @@ def test_fork_bomb():
 
 
 def can_isolate() -> bool:
-    return subprocess.run(["unshare", "-Unp", "--fork", "true"], capture_output=True, check=False).returncode == 0 if sys.platform.startswith("linux") else False
+    return (
+        subprocess.run(["unshare", "-Unp", "--fork", "true"], capture_output=True, check=False).returncode == 0
+        if sys.platform.startswith("linux")
+        else False
+    )
 
 
 isolated = pytest.mark.skipif(not can_isolate(), reason="this kernel lets this user make no namespaces")
@@ -138,14 +149,14 @@ def test_no_network():
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_huge_output(stream):
-    outcome = run_program(f"import sys\nwhile True: sys.{stream}.write('x' * 65536)", Limits(seconds=10, output_bytes=1 << 18))
+    outcome = run_program(
+        f"import sys\nwhile True: sys.{stream}.write('x' * 65536)", Limits(seconds=10, output_bytes=1 << 18)
+    )
     assert outcome.kind == "output"
     assert len(getattr(outcome, stream)) <= 1 << 18
 
 
 def test_huge_answer():
-    outcome = run_function("operator:mul", {}, Limits())
-    assert outcome.kind == "error"
     outcome = run_function("random:choices", {"population": ["x" * 1000], "k": 1000}, Limits(output_bytes=10_000))
     assert outcome.kind == "output"
 
