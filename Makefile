@@ -39,7 +39,7 @@ lint: $(DEV_READY) ## format, lint, spelling, types
 	$(BIN)/ruff format --check --quiet $(CODE)
 	$(BIN)/ruff check --quiet $(CODE)
 	$(BIN)/codespell
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(DEV_READY) ## let ruff put the code into shape
 	$(BIN)/ruff check --fix-only --quiet $(CODE)

@@ -1,20 +1,21 @@
 """Run a function or a program in a worker process with bounds on everything it may use.
 
-    outcome = run_function("groundup.tokenizers.chat:render", {"template": text, "messages": messages}, Limits(seconds=2))
+    outcome = run_function("groundup.tokenizers.chat:render", {"template": text}, Limits(seconds=2))
     outcome = run_program("assert add(2, 3) == 5", Limits(seconds=5))
 
-Bounded: wall and CPU time, memory of each process, number of processes, open files, size of files, and all output. The worker
-sees none of the parent's environment variables, works in an empty folder that is removed afterwards, and answers with JSON on
-a pipe; nothing is ever unpickled. At the end its whole process group is killed.
+Bounded: wall and CPU time, memory of each process, number of processes, open files, size of files, and all output. The
+worker sees none of the parent's environment variables, works in an empty folder that is removed afterwards, and answers
+with JSON on a pipe; nothing is ever unpickled. At the end its whole process group is killed.
 
 What holds where:
-- Linux, where the kernel lets this user make namespaces: no network, and no process outlives the worker, daemons included.
-- Linux without namespaces: the network stays open, and a process that leaves the group (setsid) may outlive the worker.
+- Linux, where the kernel lets this user make namespaces: no network, and no process outlives the worker, not even a
+  daemon.
+- Linux without namespaces: the network stays open, and a process that leaves the group (setsid) may outlive it.
 - macOS: the same, and the system does not enforce the memory bound; the wall-time bound still ends a runaway.
 - Windows: not supported; WSL is.
 
-The worker runs as the same user and can read that user's files. This stops accidents and runaway code of a model, not an
-attacker who studies the machine: run untrusted code of strangers in a virtual machine.
+The worker runs as the same user and can read that user's files. This stops accidents and runaway code of a model, not
+an attacker who studies the machine: run code of strangers in a virtual machine.
 """
 
 import contextlib
@@ -58,8 +59,8 @@ Kind = Literal["ok", "timeout", "memory", "output", "processes", "crash", "error
 class Outcome:
     """How it ended.
 
-    kind: ok; timeout (wall or CPU); memory; output (it wrote too much); processes (it started too many); crash (a signal ended
-    it); error (an exception, whose last line is `message`).
+    kind: ok; timeout (wall or CPU); memory; output (it wrote too much); processes (it started too many); crash (a
+        signal ended it); error (an exception, whose last line is `message`).
     value: what the function returned, as JSON gives it back. It comes from inside the sandbox: check it before use.
     """
 
@@ -219,7 +220,7 @@ class _Watch:
         return "crash", None, f"the worker ended without an answer ({name})"
 
 
-# With a namespace of its own the worker has two helpers above it: the process that made the namespace, and the namespace's init.
+# In a namespace of its own the worker has two helpers above it: the process that made it, and the namespace's init.
 HELPERS = 2
 
 

@@ -47,8 +47,8 @@ def leave_namespaces() -> bool:
 def become_child_of_init() -> None:
     """Go on as the second process of the new namespace.
 
-    Its first (init) only waits: signals with a default action do not reach an init, so the guest must not be one. When init
-    ends, the kernel kills whatever is left in the namespace.
+    Its first (init) only waits: signals with a default action do not reach an init, so the guest must not be one. When
+    init ends, the kernel kills whatever is left in the namespace.
     """
     for _ in range(2):
         child = os.fork()

@@ -1,10 +1,11 @@
-"""pytest plugin: `@pytest.mark.row("TOK-09", reference="tokenizers")` says what a test proves; `--catalogue PATH` writes it down.
+"""Pytest: `@pytest.mark.row("TOK-09", reference="tokenizers")` says what a test proves; `--catalogue PATH` records.
 
-An unknown row id, or a marker without a reference, stops the collection. Works under pytest-xdist: what a marker says travels
-with the test's report, and the controlling process writes the file.
+An unknown row id, or a marker without a reference, stops the collection. Works under pytest-xdist: what a marker says
+travels with the test's report, and the controlling process writes the file.
 """
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -62,9 +63,11 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Setup, call and teardown each report once: the worst of them is the test's outcome."""
-        marks = [value for name, value in report.user_properties if name == PROPERTY]
-        for row, reference in marks:
-            key = (row, str(reference), report.nodeid)
+        for name, value in report.user_properties:
+            if name != PROPERTY:
+                continue
+            row, reference = cast("list[str]", value)
+            key = (row, reference, report.nodeid)
             before = self.outcomes.get(key, "passed")
             self.outcomes[key] = max(before, outcome(report), key=SEVERITY.index)
 

@@ -1,6 +1,6 @@
 """What the tests said of each row, written by the pytest plugin and read by `groundup catalogue`.
 
-A results file is JSON: {"written": "2026-01-31T12:00:00+00:00", "tests": [{"row", "test", "file", "reference", "outcome"}, ...]}.
+A results file is JSON: {"written": "2026-01-31T12:00:00+00:00", "tests": [one TestResult, ...]}.
 """
 
 import json

@@ -10,7 +10,8 @@ from importlib import resources
 class Row:
     """One thing that must work.
 
-    `tag` tells where it comes from: S = the heart of the mission, L = its linked material, X = beyond; the digits name courses.
+    `tag` tells where it comes from: S = the heart of the mission, L = its linked material, X = beyond it; the digits
+    name the courses.
     """
 
     id: str

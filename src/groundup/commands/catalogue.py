@@ -15,7 +15,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 class Catalogue(Command):
     """Every technique of the project, and the test that proves it.
 
-    A row is proven when tests marked with its id ran and all of them passed. `make test` and `make test-all` write the results.
+    A row is proven when tests marked with its id ran and all of them passed: `make test` and `make test-all` record it.
     """
 
     area: str = ""
@@ -25,7 +25,7 @@ class Catalogue(Command):
     """Show one row with its tests: --row TOK-09."""
 
     results: Path | None = None
-    """A results file to read. Default: docs/catalogue.json and .catalogue/results.json of this checkout, the later run counts."""
+    """The results to read. Default: docs/catalogue.json and .catalogue/results.json; of two runs the later counts."""
 
     def run(self) -> dict[str, Any]:
         """Print counts per area, the rows of one area, or one row's tests."""

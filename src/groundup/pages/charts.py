@@ -1,6 +1,6 @@
 """Charts as plain data: the lines, what the axes mean, the command that made the numbers.
 
-A chart becomes a plotly figure (a dict in plotly's JSON form, drawn by plotly.js in the page) and a table with the same numbers.
+A chart becomes a plotly figure (a dict in plotly's JSON form, drawn by plotly.js in the page) and a table of the same.
 Colours are names that static/charts.js looks up, so that one figure serves light, dark and print.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 Number = float | int | None
 
-# Okabe and Ito (2008): eight colours that people with any common colour blindness can tell apart; their order in style.css.
+# After Okabe and Ito (2008): colours that stay apart for people with any common colour blindness; see style.css.
 SERIES = ["series-1", "series-2", "series-3", "series-4", "series-5", "series-6"]
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]
 MOST_POINTS = 4000

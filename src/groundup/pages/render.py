@@ -40,7 +40,7 @@ def static(name: str) -> str:
 
 
 def json_script(value: Any) -> Markup:
-    """JSON for the inside of <script type="application/json">: `<`, `>` and `&` are written as \\u escapes.
+    """JSON for the inside of <script type="application/json">: `<`, `>` and `&` are escaped.
 
     So no text in it can close the element or open a comment. NaN and infinity must have been replaced before.
     """

@@ -1,6 +1,6 @@
 """The report of a run folder, from its files alone: config.yaml, metrics.jsonl, env.json, samples.jsonl, results.json.
 
-Every number in metrics.jsonl becomes a curve: an event "train" gives the line `training`, "evaluate" the line `validation`.
+Every number in metrics.jsonl becomes a curve: event "train" gives the line `training`, "evaluate" `validation`.
 results.json is optional; a command writes it to add what only it knows:
 {"title", "lead", "command", "facts": [{"label", "value", "note"}],
  "tables": [{"title", "header", "rows", "note", "command", "best"}], "next": [{"text", "command"}]}
@@ -17,14 +17,14 @@ from groundup.pages.report import Code, Fact, Report, Sample, Samples, Section
 
 # What we know of a metric: title, axis, what to see in it. Others are drawn under their own names, after these.
 KNOWN = {
-    "loss": ("Loss", "nats per token", "How surprised the model is by the next token, on average. Validation text was never trained on."),
+    "loss": ("Loss", "nats per token", "The mean surprise at the next token. Validation text was never trained on."),
     "accuracy": ("Accuracy", "share of tokens", "How often the most likely next token is the right one."),
-    "bits_per_byte": ("Bits per byte", "bits", "Loss that does not depend on the tokenizer; gzip and xz can be measured in it too."),
+    "bits_per_byte": ("Bits per byte", "bits", "A loss that any tokenizer, and gzip, can share."),
     "lr": ("Learning rate", "step size", "Warm-up, then the schedule's descent."),
     "learning_rate": ("Learning rate", "step size", "Warm-up, then the schedule's descent."),
     "grad_norm": ("Gradient norm", "norm before clipping", "Spikes here come before spikes of the loss."),
     "tokens_per_second": ("Speed", "tokens per second", "Drops mark evaluation, sampling and saving."),
-    "utilisation": ("Utilisation", "share of measured peak", "Arithmetic done, over what this machine's matrix products reach."),
+    "utilisation": ("Utilisation", "share of measured peak", "Arithmetic done, over what matrix products reach here."),
 }  # fmt: skip
 LINE_NAMES = {"train": "training", "evaluate": "validation"}
 NOT_CURVES = {"step", "time", "epoch", "tokens", "tokens_seen", "rows", "documents"}
@@ -138,7 +138,7 @@ def samples(records: list[dict[str, Any]], command: str) -> list[Samples]:
 
 
 def moment(step: int, steps: list[int]) -> str:
-    """before training, step 200, after 400 steps."""
+    """The moment of a sample in words: "before training", "at step 200", "after training (400 steps)"."""
     if step == 0:
         return "before training"
     return f"after training ({show(step)} steps)" if step == steps[-1] else f"at step {show(step)}"

@@ -1,4 +1,4 @@
-"""The house: a folder imports only from those above it; settings load without torch; nothing is unpickled or evaluated."""
+"""The house: folders import only from those above; settings load without torch; nothing is unpickled or evaluated."""
 
 import ast
 import subprocess
@@ -60,6 +60,14 @@ def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
         yield from runtime_nodes(node)
 
 
+DYNAMIC = {"importlib.import_module", "import_module", "__import__"}
+
+
+def literal(node: ast.AST) -> str:
+    """The text of a literal; empty for anything else."""
+    return str(node.value) if isinstance(node, ast.Constant) else ""
+
+
 def imports(source: str, module: str, is_package: bool = False) -> Iterator[tuple[int, str]]:
     """(line, full module name) of every import that runs, relative and dynamic ones with a plain name included."""
     for node in runtime_nodes(ast.parse(source)):
@@ -73,13 +81,8 @@ def imports(source: str, module: str, is_package: bool = False) -> Iterator[tupl
                 yield from ((node.lineno, f"groundup.{alias.name}") for alias in node.names)
             else:
                 yield node.lineno, name
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
-            "importlib.import_module",
-            "import_module",
-            "__import__",
-        ):
-            if node.args and isinstance(node.args[0], ast.Constant):
-                yield node.lineno, str(node.args[0].value)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in DYNAMIC and node.args:
+            yield node.lineno, literal(node.args[0])
 
 
 def wrong_imports(source: str, module: str, is_package: bool = False) -> list[str]:
