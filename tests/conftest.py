@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["groundup.catalogue.pytest_plugin"]
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -40,7 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "estimate params": ("estimate:EstimateParams", "Parameters of a model, part by part"),
     "estimate memory": ("estimate:EstimateMemory", "Memory of training or inference"),
     "estimate flops": ("estimate:EstimateFlops", "Floating-point operations of training or inference"),
-    "bench": ("bench:Bench", "Measure us against our peers in the same run"),
+    "bench startup": ("bench:BenchStartup", "Measure the start: import and --help, beside our peers"),
     "catalogue": ("catalogue:Catalogue", "Every technique, and the test that proves it"),
     "doctor": ("doctor:Doctor", "Check this machine and installation"),
 }
@@ -84,7 +84,7 @@ def _run(words: list[str]) -> int:
         result = command.run()
     if command.as_json and result is not None:
         print(json.dumps(_plain(result), ensure_ascii=False, indent=2))
-    return 0
+    return command.exit_code(result)
 
 
 def find_verb(words: list[str]) -> tuple[str, list[str] | None]:

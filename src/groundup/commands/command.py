@@ -16,3 +16,7 @@ class Command(Config):
     def run(self) -> Any:
         """Do it; the result (JSON-able, or None) is what `--json` prints."""
         raise NotImplementedError
+
+    def exit_code(self, result: Any) -> int:
+        """What the command line returns after `run` gave `result`."""
+        return 0

@@ -1,0 +1,131 @@
+"""The inside of the sandbox: a script (standard library alone) that bounds itself, runs the request, and answers.
+
+    python -I -B sandbox_worker.py REQUEST.json ANSWER_DESCRIPTOR
+
+`base.sandbox` starts it; nothing imports it.
+"""
+
+import ctypes
+import importlib
+import json
+import math
+import os
+import resource
+import runpy
+import signal
+import sys
+import traceback
+
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+
+
+def main() -> None:
+    """Read the request, shut the doors, run, answer."""
+    request_file, answer = sys.argv[1], int(sys.argv[2])
+    with open(request_file, encoding="utf-8") as file:
+        request = json.load(file)
+    os.remove(request_file)
+    os.set_inheritable(answer, False)
+    if leave_namespaces():
+        become_child_of_init()
+    set_limits(request["limits"], request["tasks_of_user"])
+    reply = run(request)
+    send(answer, reply)
+    os._exit(0)  # threads and exit handlers of the guest get no further turn
+
+
+def leave_namespaces() -> bool:
+    """Leave the network and the process tree of the machine, where the kernel allows it; whether it did."""
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    return any(
+        libc.unshare(flags) == 0 for flags in (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET, CLONE_NEWPID | CLONE_NEWNET)
+    )
+
+
+def become_child_of_init() -> None:
+    """Go on as the second process of the new namespace.
+
+    Its first (init) only waits: signals with a default action do not reach an init, so the guest must not be one. When
+    init ends, the kernel kills whatever is left in the namespace.
+    """
+    for _ in range(2):
+        child = os.fork()
+        if child:
+            _, status = os.waitpid(child, 0)
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(128 - code if code < 0 else code)
+
+
+def set_limits(limits: dict, tasks_of_user: int) -> None:
+    """Hard limits: the guest cannot raise them again."""
+    seconds = math.ceil(limits["seconds"])
+    bounds = {
+        resource.RLIMIT_CPU: (seconds, seconds + 1),  # SIGXCPU, and a second later SIGKILL
+        resource.RLIMIT_AS: limits["memory_bytes"],
+        resource.RLIMIT_FSIZE: limits["file_bytes"],
+        resource.RLIMIT_NOFILE: limits["open_files"],
+        resource.RLIMIT_CORE: 0,
+    }
+    if tasks_of_user:
+        bounds[resource.RLIMIT_NPROC] = tasks_of_user + limits["processes"]
+    for name, value in bounds.items():
+        soft, hard = value if isinstance(value, tuple) else (value, value)
+        try:
+            resource.setrlimit(name, (soft, hard))
+        except (ValueError, OSError):
+            # macOS refuses some; below an inherited hard limit the stricter one stays
+            continue
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # too large a file is an OSError in the guest, not a crash
+
+
+def run(request: dict) -> dict:
+    """The reply: {"kind": "ok", "value"}, {"kind": "memory"} or {"kind": "error", "message"}."""
+    try:
+        value = run_program(request) if "program" in request else call(request)
+        json.dumps(value)
+        return {"kind": "ok", "value": value}
+    except MemoryError:
+        return {"kind": "memory", "message": "out of the memory it was given"}
+    except SystemExit as end:
+        if end.code in (None, 0):
+            return {"kind": "ok", "value": None}
+        return {"kind": "error", "message": f"SystemExit: {end.code}"}
+    except BaseException as error:
+        traceback.print_exc()
+        return {"kind": "error", "message": "".join(traceback.format_exception_only(error)).strip()[-2000:]}
+
+
+def call(request: dict) -> object:
+    """Import the function and call it."""
+    sys.path[:] = request["path"]
+    module, _, name = request["function"].partition(":")
+    function = importlib.import_module(module)
+    for part in name.split("."):
+        function = getattr(function, part)
+    return function(**request["arguments"])  # type: ignore[operator]
+
+
+def run_program(request: dict) -> None:
+    """Run the source text as `__main__` in the empty working folder."""
+    with open("program.py", "w", encoding="utf-8", errors="surrogatepass") as file:
+        file.write(request["program"])
+    sys.argv = ["program.py"]
+    runpy.run_path("program.py", run_name="__main__")
+
+
+def send(answer: int, reply: dict) -> None:
+    """Flush what was printed, then write the reply as JSON."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue  # the guest closed it
+    data = json.dumps(reply).encode()
+    while data:
+        data = data[os.write(answer, data) :]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Benchmarks: us and our peers, in turn, on one machine in one run. `groundup bench NAME` runs them."""
