@@ -61,7 +61,7 @@ def train_byte_bpe(
     words = count_pieces(texts, PreTokenizer(pattern), normal_form)
     if not words:
         raise DataError("there is no text to learn from: the input is empty")
-    merges = learn_merges(words, vocab, vocab_size, min_frequency, progress)
+    merges = learn_merges(words, vocab, vocab_size, min_frequency, progress, frozenset(special_tokens))
     added = [AddedToken(token, vocab[token]) for token in special_tokens]
     return ByteBPE(
         vocab, merges, added, pattern=pattern, normal_form=normal_form, names=names, chat_template=chat_template
@@ -91,10 +91,18 @@ def count_pieces(texts: Iterable[str], pre_tokenizer: PreTokenizer, normal_form:
 
 
 def learn_merges(
-    words: Counter[str], vocab: dict[str, int], vocab_size: int, min_frequency: int = 0, progress: Progress | None = None
+    words: Counter[str],
+    vocab: dict[str, int],
+    vocab_size: int,
+    min_frequency: int = 0,
+    progress: Progress | None = None,
+    forbidden: frozenset[str] = frozenset(),
 ) -> list[Merge]:
-    """Merge until `vocab` (changed in place) holds `vocab_size` tokens; the merges in order."""
-    learner = _Learner(words, vocab, min_frequency)
+    """Merge until `vocab` (changed in place) holds `vocab_size` tokens; the merges in order.
+
+    No merge makes a token in `forbidden`: so plain text never becomes a control token.
+    """
+    learner = _Learner(words, vocab, min_frequency, forbidden)
     while len(vocab) < vocab_size and learner.step():
         if progress is not None:
             progress(len(vocab), vocab_size)
@@ -108,12 +116,12 @@ class _Learner:
     of a pair, so an entry whose count is out of date goes back with the right one.
     """
 
-    def __init__(self, words: Counter[str], vocab: dict[str, int], min_frequency: int):
+    def __init__(self, words: Counter[str], vocab: dict[str, int], min_frequency: int, forbidden: frozenset[str]):
         ids = [vocab[BYTE_TO_SYMBOL[byte]] for byte in range(256)]
         self.words = [[ids[byte] for byte in word.encode("utf-8")] for word in words]
         self.counts = list(words.values())
         self.vocab, self.spelling = vocab, list(vocab)
-        self.least = max(1, min_frequency)
+        self.least, self.forbidden = max(1, min_frequency), forbidden
         self.merges: list[Merge] = []
         self.pair_counts: dict[Pair, int] = defaultdict(int)
         self.heap: list[tuple[int, Pair, set[int]]] = []
@@ -139,8 +147,9 @@ class _Learner:
             if count < self.least:
                 return False
             heapq.heappop(self.heap)
-            self._merge(pair, numbers)
-            return True
+            if self.spelling[pair[0]] + self.spelling[pair[1]] not in self.forbidden:
+                self._merge(pair, numbers)
+                return True
         return False
 
     def _merge(self, pair: Pair, numbers: set[int]) -> None:

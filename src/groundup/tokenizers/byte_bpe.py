@@ -67,7 +67,9 @@ class ByteBPE(Tokenizer):
         self._cache = _Cache(_byte_ids(self.model_vocab), _ranks(self.merges, self.model_vocab), self._whole())
 
     def _whole(self) -> dict[str, int]:
-        return self.model_vocab if self.ignore_merges else {}
+        """Tokens that a piece may be as a whole; never a control token."""
+        chosen = self.model_vocab.items() if self.ignore_merges else ()
+        return {token: number for token, number in chosen if token not in self.special_tokens}
 
     def _encode_text(self, text: str) -> list[int]:
         pieces = self.pre_tokenizer.split(text)
@@ -129,5 +131,3 @@ def _ranks(merges: Sequence[Merge], vocab: Mapping[str, int]) -> dict[tuple[int,
                 f"merge {rank} ({left!r} + {right!r}) needs {error.args[0]!r}, which is not in the vocabulary"
             ) from None
     return ranks
-
-
