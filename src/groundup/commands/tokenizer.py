@@ -25,7 +25,7 @@ class TokenizerTrain(Command):
     """Text files (UTF-8), or folders of .txt, .md, .rst and .py files."""
     out_dir: Path = Path("tokenizer")
     """The folder to write."""
-    tokenizer: AnyTokenizer = ByteBPEConfig()
+    tokenizer: AnyTokenizer = ByteBPEConfig()  # pyright: ignore[reportInvalidTypeForm]
     """What to train: kind byte_bpe or characters, and its settings."""
 
     def run(self) -> dict[str, Any]:

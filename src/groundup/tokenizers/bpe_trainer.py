@@ -6,6 +6,7 @@ first. Vocabulary and merges are those of the `tokenizers` library's BpeTrainer 
 """
 
 import heapq
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -130,7 +131,7 @@ class _Learner:
     def _count_all(self) -> None:
         where: dict[Pair, set[int]] = defaultdict(set)
         for number, (word, count) in enumerate(zip(self.words, self.counts, strict=True)):
-            for pair in zip(word, word[1:], strict=False):
+            for pair in itertools.pairwise(word):
                 self.pair_counts[pair] += count
                 where[pair].add(number)
         self.heap = [(-self.pair_counts[pair], pair, numbers) for pair, numbers in where.items()]

@@ -32,7 +32,7 @@ class ByteBPE(Tokenizer):
         ignore_merges: a piece that is a token as a whole is that token, whether or not merges lead to it (Llama 3).
 
     Raises:
-        CheckpointError: a byte without a symbol, or a merge whose parts or result are not in the vocabulary.
+        CheckpointError: a byte of UTF-8 without a symbol, or a merge whose parts or result are not in the vocabulary.
     """
 
     kind = "byte_bpe"
@@ -105,14 +105,19 @@ class _Cache(dict[str, tuple[int, ...]]):
         return ids
 
 
+# Bytes that no UTF-8 text holds; some vocabularies (GPT-NeoX) leave them out.
+_NOT_UTF8 = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
+
+
 def _byte_ids(vocab: Mapping[str, int]) -> list[int]:
-    missing = [byte for byte, symbol in BYTE_TO_SYMBOL.items() if symbol not in vocab]
+    """The id of each byte; -1 for bytes that have none and never occur."""
+    missing = [byte for byte, symbol in BYTE_TO_SYMBOL.items() if symbol not in vocab and byte not in _NOT_UTF8]
     if missing:
         raise CheckpointError(
             f"{len(missing)} of the 256 bytes have no symbol in the vocabulary (the first: 0x{min(missing):02x}); "
             "is this a byte-level vocabulary?"
         )
-    return [vocab[BYTE_TO_SYMBOL[byte]] for byte in range(256)]
+    return [vocab.get(BYTE_TO_SYMBOL[byte], -1) for byte in range(256)]
 
 
 def _last_of_each(merges: Sequence[Merge]) -> list[Merge]:

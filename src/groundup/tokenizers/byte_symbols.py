@@ -15,12 +15,10 @@ SYMBOL_TO_BYTE: dict[str, int] = {symbol: byte for byte, symbol in BYTE_TO_SYMBO
 # The 256 symbols in order of their code point: the order in which a trained vocabulary begins.
 ALPHABET: tuple[str, ...] = tuple(sorted(SYMBOL_TO_BYTE))
 
-_LATIN_TO_SYMBOL = {byte: symbol for byte, symbol in BYTE_TO_SYMBOL.items()}
-
 
 def to_symbols(data: bytes) -> str:
     """The spelling of bytes: b" a" is "\u0120a"."""
-    return data.decode("latin-1").translate(_LATIN_TO_SYMBOL)
+    return data.decode("latin-1").translate(BYTE_TO_SYMBOL)
 
 
 def to_bytes(symbols: str) -> bytes | None:

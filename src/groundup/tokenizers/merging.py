@@ -5,6 +5,7 @@ grows as n log n (a megabyte of one letter is one piece).
 """
 
 import heapq
+import itertools
 from collections.abc import Mapping
 
 Merges = Mapping[tuple[int, int], tuple[int, int]]  # pair of ids -> (rank, id of the merged token)
@@ -20,7 +21,7 @@ def apply_merges(ids: list[int], merges: Merges) -> list[int]:
 
 def _scan(ids: list[int], merges: Merges) -> list[int]:
     find = merges.get
-    best = [find(pair, _NEVER) for pair in zip(ids, ids[1:], strict=False)]
+    best = [find(pair, _NEVER) for pair in itertools.pairwise(ids)]
     while best:
         first = min(best)
         if first is _NEVER:
@@ -39,7 +40,7 @@ def _with_heap(ids: list[int], merges: Merges) -> list[int]:
     size, find = len(ids), merges.get
     following, previous = list(range(1, size + 1)), list(range(-1, size - 1))
     # An entry is rank * size + place: one small integer, ordered by rank, then from left to right.
-    heap = [found[0] * size + i for i, pair in enumerate(zip(ids, ids[1:], strict=False)) if (found := find(pair))]
+    heap = [found[0] * size + i for i, pair in enumerate(itertools.pairwise(ids)) if (found := find(pair))]
     heapq.heapify(heap)
     while heap:
         rank, place = divmod(heapq.heappop(heap), size)
