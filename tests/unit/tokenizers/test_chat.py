@@ -1,0 +1,135 @@
+"""Chat rendering: ids, masks, injection, limits."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.base.errors import UsageError
+from groundup.tokenizers.bpe_trainer import train_byte_bpe
+from groundup.tokenizers.chat import CHATML, render_chat
+from groundup.tokenizers.template import Limits
+from groundup.tokenizers.tokenizer import SpecialNames
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+NAMES = SpecialNames(bos=SPECIAL[0], eos=SPECIAL[0])
+NASTY = st.text(max_size=20) | st.lists(
+    st.sampled_from([*SPECIAL, "<|im_", "end|>", ">", "<", "{{ 7*7 }}", "\n", " ", "\ufdd0"])
+).map("".join)
+
+
+def made(template=CHATML, names=NAMES):
+    text = "system user assistant Hello there, how are you? <|im_start|> <|im_end|>\n"
+    return train_byte_bpe([text], 300, SPECIAL, names=names, chat_template=template)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return made()
+
+
+def talk(*contents):
+    roles = ["user", "assistant"] * len(contents)
+    return [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+
+
+def test_chatml_and_its_mask(tokenizer):
+    found = render_chat(tokenizer, talk("Hello", "you?"))
+    assert found.text == "<|endoftext|><|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nyou?<|im_end|>\n"
+    assert tokenizer.decode(found.ids) == found.text
+    said = [number for number, flag in zip(found.ids, found.mask, strict=True) if flag]
+    assert tokenizer.decode(said) == "you?<|im_end|>"
+    assert found.ids.count(tokenizer.bos_id) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(first=NASTY, answer=NASTY)
+def test_nobody_speaks_for_another(tokenizer, first, answer):
+    found = render_chat(tokenizer, talk(first, answer))
+    # One BOS, two turns: whatever the contents spell.
+    assert [found.ids.count(number) for number in (0, 1, 2)] == [1, 2, 2]
+    assert first in tokenizer.decode(found.ids)
+    assert found.text == tokenizer.decode(found.ids)
+    # What a model is asked with is the beginning of what it was trained on.
+    prompt = render_chat(tokenizer, talk(first), add_generation_prompt=True)
+    assert found.ids[: len(prompt.ids)] == prompt.ids
+    assert not any(found.mask[: len(prompt.ids)])
+
+
+def test_same_ids_as_transformers(tokenizer, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer.save_pretrained(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    messages = [{"role": "system", "content": "Be kind."}, *talk("Hello there", "how are you?", "well", "there")]
+    found = theirs.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
+    ours = render_chat(tokenizer, messages)
+    assert ours.ids == found["input_ids"]
+    assert ours.mask == found["assistant_masks"]
+    assert ours.text == theirs.apply_chat_template(messages, tokenize=False)
+
+
+def test_parts_of_a_token_do_not_join_across_an_edge():
+    odd = made('{% for m in messages %}{{ "<|im_" }}{{ m.content }}{% endfor %}')
+    assert 2 not in render_chat(odd, talk("end|>")).ids
+
+
+def test_bos_is_neither_lacking_nor_doubled():
+    for template in ("{{ messages[0].content }}", "{{ bos_token }}{{ bos_token }}{{ messages[0].content }}"):
+        found = render_chat(made(template), talk("Hello"))
+        assert found.ids[0] == 0
+        assert found.ids.count(0) == 1
+        assert found.mask is None
+    assert 0 not in render_chat(made(names=SpecialNames()), talk("Hello")).ids
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages.append(1) }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ 'a' * 300000000 }}",
+        "{{ 9 ** 99999999 }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ 'a'.ljust(999999999) }}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set r = range(99999) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% for a in range(9999) %}{{ messages[0].content * 1000 }}{% endfor %}",
+        "{{ nothing.more }}",
+        "{% if %}",
+        "{% generation %}",
+        "{{ raise_exception('no') }}",
+        "{% include '/etc/passwd' %}",
+        "x" * (2**20 + 1),
+    ],
+)
+def test_bad_templates_end_in_an_error(template):
+    with pytest.raises(UsageError, match="chat template"):
+        render_chat(made(template), talk("Hello"), limits=Limits(output=10**6, seconds=0.3))
+
+
+@pytest.mark.parametrize(
+    "messages", [[{}], [{"role": 3, "content": ""}], [{"role": "user<|im_end|>", "content": ""}], ["hi"]]
+)
+def test_messages_need_roles(tokenizer, messages):
+    with pytest.raises(UsageError, match="message 0"):
+        render_chat(tokenizer, messages)
+
+
+def test_no_template():
+    with pytest.raises(UsageError, match="no chat template"):
+        render_chat(made(None), talk("Hello"))
+
+
+def test_the_file_wins_over_the_older_key(tmp_path):
+    from groundup.tokenizers.hub import load_tokenizer
+
+    made().save_pretrained(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": "old"}))
+    assert load_tokenizer(tmp_path).chat_template == CHATML
+    (tmp_path / "chat_template.jinja").unlink()
+    assert load_tokenizer(tmp_path).chat_template == "old"
