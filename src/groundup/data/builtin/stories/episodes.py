@@ -130,11 +130,12 @@ def missing(story: Story) -> None:
 def race(story: Story) -> None:
     """Two run for a prize."""
     a, b, *_ = _people(story)
+    start = len(story.sentences)
     together(story, a, b)
-    start = story.at[a]
-    goal = story.elsewhere(start)
+    field = story.at[a]
+    goal = story.elsewhere(field)
     prize = story.new_thing()
-    story.tell("race", a=a, b=b, t=story.time(), q=start, p=goal, r=goal, o=prize)
+    story.tell("race", a=a, b=b, t=story.soon(start), q=field, p=goal, r=goal, o=prize)
     story.tell("race_middle", a=a, b=b, slip=story.draw.pick(events.SLIPS))
     story.tell("race_won", a=a, b=b, p=goal, o=prize)
     story.at[a] = story.at[b] = goal
@@ -145,9 +146,10 @@ def race(story: Story) -> None:
 def trade(story: Story) -> None:
     """An exchange is offered, and accepted or not."""
     a, b, *_ = _people(story)
+    start = len(story.sentences)
     mine, theirs = story.something_of(a), story.something_of(b)
     together(story, a, b)
-    story.tell("wants", a=a, b=b, t=story.time(), q=theirs)
+    story.tell("wants", a=a, b=b, t=story.soon(start), q=theirs)
     story.tell("offer", a=a, b=b, o=mine, q=theirs)
     if story.draw.chance(0.7):
         story.tell("traded", a=a, b=b, o=mine, q=theirs)
@@ -161,10 +163,11 @@ def trade(story: Story) -> None:
 def promise(story: Story) -> None:
     """A promise, a distraction, a word kept."""
     a, b, *_ = _people(story)
+    start = len(story.sentences)
     together(story, a, b)
     asked = story.draw.pick(tuple(friends.FAVOURS))
     done = friends.FAVOURS[asked]
-    story.tell("promise", a=a, b=b, t=story.time(), favour=asked, favour2=done)
+    story.tell("promise", a=a, b=b, t=story.soon(start), favour=asked, favour2=done)
     story.note("promise", a, other=b, detail=done)
     story.tell("nearly", a=a, b=b, distraction=story.draw.pick(friends.DISTRACTIONS))
     aside(story, a, b, 0.3)
@@ -174,9 +177,10 @@ def promise(story: Story) -> None:
 def quarrel(story: Story) -> None:
     """Two fall out over a thing; a third makes peace."""
     a, b, c, *_ = _people(story)
+    start = len(story.sentences)
     thing = story.something_of(story.draw.pick((a, b)))
     together(story, a, b)
-    story.tell("quarrel", a=a, b=b, o=thing, t=story.time(), cause=story.draw.pick(friends.CAUSES))
+    story.tell("quarrel", a=a, b=b, o=thing, t=story.soon(start), cause=story.draw.pick(friends.CAUSES))
     story.note("quarrel", a, other=b, thing=thing)
     one, other = story.draw.sample(friends.SULKS, 2)
     story.tell("sulk", a=a, b=b, sulking=one, sulking2=other)
@@ -189,10 +193,11 @@ def quarrel(story: Story) -> None:
 def secret(story: Story) -> None:
     """A present is hidden, a friend keeps the secret, and it is given."""
     a, b, c, *_ = _people(story)
+    start = len(story.sentences)
     thing = story.something_of(a)
     together(story, b, a)
     place = story.at[a]
-    story.tell("hide", a=a, b=b, o=thing, p=place, t=story.time())
+    story.tell("hide", a=a, b=b, o=thing, p=place, t=story.soon(start))
     del story.holder[thing]
     story.lies[thing] = place
     story.note("put", a, thing=thing, place=place)
@@ -208,9 +213,10 @@ def secret(story: Story) -> None:
 def borrow(story: Story) -> None:
     """A thing is borrowed, left behind, and brought back."""
     a, b, *_ = _people(story)
+    start = len(story.sentences)
     thing = story.something_of(b)
     together(story, a, b)
-    story.tell("borrow", a=a, b=b, o=thing, t=story.time(), errand_why=story.draw.pick(("nothing else would do", "there was work to do",
+    story.tell("borrow", a=a, b=b, o=thing, t=story.soon(start), errand_why=story.draw.pick(("nothing else would do", "there was work to do",
                "it was just what {a:he} needed", "{a:his} own was broken")))  # fmt: skip
     place = story.elsewhere(story.at[a])
     story.tell("used", a=a, b=b, o=thing, p=place)
@@ -233,10 +239,11 @@ def cooking(story: Story) -> None:
 def lesson(story: Story) -> None:
     """One teaches another a skill."""
     a, b, *_ = _people(story)
+    start = len(story.sentences)
     together(story, b, a)
     skill = story.draw.pick(lexicon.SKILLS)
     one, other = story.draw.sample(deeds.FAILURES, 2)
-    story.tell("lesson", a=a, b=b, t=story.time(), skill=skill)
+    story.tell("lesson", a=a, b=b, t=story.soon(start), skill=skill)
     story.note("teach", a, other=b, detail=skill)
     story.tell("try", a=a, b=b, failure=one, failure2=other)
     aside(story, a, b, 0.3)
@@ -259,12 +266,13 @@ def helping(story: Story) -> None:
 def errand(story: Story) -> None:
     """Something is to be brought from one to another."""
     a, b, c, *_ = _people(story)
+    start = len(story.sentences)
     together(story, a, b)
     if story.at[c] == story.at[a]:
         story.go(c, story.elsewhere(story.at[c]))
     thing = story.new_thing()
     place = story.at[c]
-    story.tell("errand", a=a, b=b, c=c, o=thing, p=place, t=story.time())
+    story.tell("errand", a=a, b=b, c=c, o=thing, p=place, t=story.soon(start))
     story.holder[thing] = a
     if story.draw.chance(0.5):
         trouble = story.draw.pick(tuple(events.TROUBLES))

@@ -83,7 +83,7 @@ def a(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
-_LOWER_START = re.compile(r'(?:^|[.!?] |, (?=")|\n)"?[a-z]')
+_LOWER_START = re.compile(r'(?:^|[.!?] |: (?="))"?[a-z]')
 
 
 def capitalise(text: str) -> str:

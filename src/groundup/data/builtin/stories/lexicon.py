@@ -52,8 +52,8 @@ TRAITS = {
 COLOURS = tuple("red blue green yellow white black brown grey purple orange pink silver golden".split())
 THINGS = tuple(
     "kite drum lantern basket umbrella key flute bell scarf kettle spoon book mirror ribbon hat compass blanket comb"
-    " brush cup bowl bag box whistle ladder bucket hammer clock candle jug net rope chair pillow coat map puppet ball"
-    " fiddle letter plate cushion saddle shovel horn teapot telescope wheelbarrow sledge tin cap rug vase trumpet".split()
+    " brush cup bowl bag box whistle bucket hammer clock candle jug net rope pillow coat map puppet ball"
+    " fiddle letter plate cushion saddle shovel horn teapot telescope tin cap vase trumpet".split()
 )
 # Small goods that can be counted: singular, plural.
 GOODS = (

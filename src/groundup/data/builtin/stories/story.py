@@ -36,6 +36,8 @@ SAME_DAY = (
 NEXT_DAY = ("The next morning", "Early the next day", "The following morning", "Two days later", "On the third day",
             "The day after", "A few days later", "At dawn the next day", "Not long after", "One week later")  # fmt: skip
 
+SOON = ("Before long", "By and by", "A little later", "Presently", "Soon", "Then", "As it happened")
+
 
 class Fact(NamedTuple):
     """Something the text states: what happened, to whom, and in which sentence."""
@@ -74,7 +76,7 @@ class Story:
         self._known: set[Character] = set()
         self._before: list[Character] = []
         self._now: list[Character] = []
-        self._last: dict[str, int] = {}
+        self._last: dict[str, tuple[bool, int]] = {}
 
     # Telling
 
@@ -84,9 +86,10 @@ class Story:
         held_out = self.testing and bool(found.held_out) and self.draw.chance(0.5)
         templates = found.held_out if held_out else found.train
         choice = self.draw.below(len(templates))
-        if self._last.get(group) == choice:  # not the same words twice running
+        if self._last.get(group) == (held_out, choice):  # not the same words twice running
+            held_out, templates = False, found.train
             choice = (choice + 1) % len(templates)
-        self._last[group] = choice
+        self._last[group] = held_out, choice
         self.used.append((group, held_out, choice))
         parts: list[str] = []
         self._now = []
@@ -211,6 +214,10 @@ class Story:
             return self.draw.pick(SAME_DAY[self.hour])
         self.hour = 0
         return self.draw.pick(NEXT_DAY)
+
+    def soon(self, since: int) -> str:
+        """Opening words that let no time pass if the story has moved since that sentence, else `time`."""
+        return self.draw.pick(SOON) if len(self.sentences) > since else self.time()
 
     def new_thing(self) -> Thing:
         """A thing that the story has not used."""

@@ -16,7 +16,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "friends": (
         "{a:his} [best|oldest|dearest] friend was {b:full}{rest}.",
-        "[Next door|Not far away|Close by] lived {b:full}, [{b:trait}|who was {b:adjective} but kind]{rest}.",
+        "[Next door|Not far away|Close by] lived {b:full}, [{b:trait}|who was as {b:adjective} as anyone could be]{rest}.",
         "{a:He} was [often|nearly always] seen with {b:full}{rest}, for the two were friends.",
         "~Of all {a:his} neighbours {a:he} liked {b:full} best{rest}, [{b:trait}|perhaps because {b:he} was so {b:adjective}].",
     ),
@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "go": (
         "{a} <walked> {way} {p:to}.",
         "So {a} left {q} and <walked> {p:to}[|, {way}].",
-        "[Off|Away] went {a}, {way}, {p:to}.",
+        "[Off|Away] went {a:n}, {way}, {p:to}.",
         "{way}, {a} came {p:to}. <detail>",
         "It was not far {p:to}, and {a} [was there in no time|soon arrived|reached it before long].",
         "[Without another word|Without delay|Humming a tune|Deep in thought], {a} <walked> {p:to}.",

@@ -1,9 +1,9 @@
 """Phrases that many templates share, written <name> there."""
 
 PHRASES: dict[str, tuple[str, ...]] = {
-    "said": ("said", "said", "answered", "replied", "murmured", "declared"),
+    "said": ("said", "said", "said", "said", "murmured", "declared"),
     "cried": ("cried", "called", "shouted", "exclaimed"),
-    "asked": ("asked", "asked", "wondered", "wanted to know"),
+    "asked": ("asked",),
     "walked": ("walked", "went", "hurried", "strolled", "wandered", "made {a:his} way", "ran", "trotted", "set off"),
     "slowly": ("slowly", "carefully", "without a sound", "with great care", "gently", "step by step"),
     "happily": ("happily", "with a smile", "with shining eyes", "gladly", "with a laugh", "cheerfully"),
