@@ -108,7 +108,7 @@ def _start(t: _Telling) -> tuple[str, tuple[str, ...], int]:
     return text, (), n
 
 
-OPERATIONS: tuple[Operation, ...] = (_gain, _lose, _multiply, _divide, _gain, _lose)
+OPERATIONS: tuple[Operation, ...] = (_gain, _lose, _multiply, _divide)
 
 
 def problem(draw: Random, world: World) -> Problem:
@@ -117,8 +117,8 @@ def problem(draw: Random, world: World) -> Problem:
     telling = _Telling(draw, hero, other, draw.pick(lexicon.GOODS)[1])
     text, steps, number = _start(telling)
     sentences = [text]
-    for _ in range(draw.between(1, 3)):
-        change = draw.pick(OPERATIONS)(telling, number)
+    for operation in draw.sample(OPERATIONS, draw.between(1, 4)):
+        change = operation(telling, number)
         if change is not None and change[2] <= 200:
             sentences.append(change[0])
             steps = (*steps, change[1])

@@ -106,7 +106,7 @@ def journey(story: Story) -> None:
             story.tell("meet", a=a, b=b)
         aside(story, a, b)
     story.tell("obstacle", a=a, trouble=trouble, way_out=story.draw.pick(events.TROUBLES[trouble]))
-    story.go(a, goal)
+    story.go(a, goal, "arrive")
     story.tell("saw", a=a, sight=sight)
     if story.draw.chance(0.6):
         story.tell("brought_back", a=a, b=b)
@@ -274,10 +274,11 @@ def errand(story: Story) -> None:
     place = story.at[c]
     story.tell("errand", a=a, b=b, c=c, o=thing, p=place, t=story.soon(start))
     story.holder[thing] = a
-    if story.draw.chance(0.5):
+    hindered = story.draw.chance(0.5)
+    if hindered:
         trouble = story.draw.pick(tuple(events.TROUBLES))
         story.tell("obstacle", a=a, trouble=trouble, way_out=story.draw.pick(events.TROUBLES[trouble]))
-    story.go(a, place)
+    story.go(a, place, "arrive" if hindered else "go")
     story.tell("deliver", a=a, b=b, c=c, o=thing, p=place)
     story.holder[thing] = c
     story.note("give", a, thing=thing, other=c)
@@ -352,7 +353,8 @@ def begin(story: Story) -> None:
 
 def end(story: Story) -> None:
     """The last words."""
-    a, b = story.cast[:2]
+    a = story.cast[0]
+    b = next((who for who in story.cast[1:] if who in story.known), story.cast[1])
     pick = story.draw.pick
     place = story.at[a]
     story.tell("end", a=a, b=b, p=place, dream=pick(openings.DREAMS), moral=pick(openings.MORALS))

@@ -69,14 +69,14 @@ DISHES = (
     "ginger biscuits", "fish soup", "lentil stew", "poppy cake", "rice pudding",
 )  # fmt: skip
 SKILLS = (
-    "whistle", "swim", "knit", "skate", "juggle", "read a map", "tie a sailor's knot", "play the fiddle", "bake bread",
+    "whistle", "bow politely", "knit", "walk on stilts", "juggle", "read a map", "tie a sailor's knot", "play the fiddle", "bake bread",
     "row a boat", "light a fire", "climb a rope", "paint a cloud", "mend a net", "spin wool", "dance the old dance",
     "sharpen a knife", "count to a thousand", "plant a hedge", "carve a spoon",
 )  # fmt: skip
 SIGHTS = (
-    "the first swallow of the year", "the sun go down", "the new boat", "the great comet", "the apple blossom",
+    "the white stag", "the sun go down", "the new boat", "the great comet", "the singing rocks",
     "the northern lights", "the wild geese", "the old stone face", "the hidden spring", "the waterfall",
-    "the full moon", "the deer at dusk", "the blue ice", "the biggest oak in the country", "the fireflies",
+    "the full moon", "the deer at dusk", "the painted ceiling", "the biggest oak in the country", "the lights of the ships",
 )  # fmt: skip
 # A reason for going somewhere; "wanted to ..." and "in order to ..." both take it.
 ERRANDS = (

@@ -31,7 +31,7 @@ class Scene(Story):
         self.goods_name = ""
         self.errands = draw.sample(lexicon.ERRANDS, 8)
         self.reasons: dict[tuple[Character, Place], tuple[str, int]] = {}
-        self._known.update(self.cast)
+        self.known.update(self.cast)
 
     def play(self, moves: int) -> None:
         """Set the scene and make this many moves."""
@@ -51,8 +51,8 @@ class Scene(Story):
                 things.append(thing)
         self.things = things
         a, b, c, d = self.cast
-        for one, other in ((a, b), (c, d)):
-            self.tell("scene_at", a=one, b=other, p=self.at[one], q=self.at[other])
+        for one, other, group in ((a, b, "scene_at"), (c, d, "scene_at_too")):
+            self.tell(group, a=one, b=other, p=self.at[one], q=self.at[other])
             self.note("go", one, place=self.at[one])
             self.note("go", other, place=self.at[other])
         pairs = self.draw.sample(self.cast, len(self.things))
@@ -90,9 +90,9 @@ class Scene(Story):
             self._mislead()
 
     def _give_goods(self, giver: Character) -> None:
-        if self.goods[giver] < 4:
-            return self._walk(giver)
         other = next(who for who in self.goods if who is not giver)
+        if self.goods[giver] < 4 or self.goods[other] > 18:
+            return self._walk(giver)
         k = self.draw.between(2, min(5, self.goods[giver] - 2, 20 - self.goods[other]))
         self.tell("scene_count_give", a=giver, b=other, k=lexicon.NUMBERS[k], goods=self.goods_name)
         self.goods[giver] -= k

@@ -73,7 +73,7 @@ class Story:
         self.breaks: set[int] = set()
         self.used: list[tuple[str, bool, int]] = []
         self.hour = 0
-        self._known: set[Character] = set()
+        self.known: set[Character] = set()
         self._before: list[Character] = []
         self._now: list[Character] = []
         self._last: dict[str, tuple[bool, int]] = {}
@@ -139,7 +139,7 @@ class Story:
         if value.__class__ is Place:
             return self._place(value, slot.form)
         if value.__class__ is str:
-            return self._inner(value, slots) if "{" in value else value
+            return self._inner(value, slots) if "{" in value or "[" in value else value
         return self._setting(slot.name)
 
     def _inner(self, text: str, slots: dict[str, Any]) -> str:
@@ -168,14 +168,14 @@ class Story:
         clear = form != "n" and self._clear(who)
         self._now.append(who)
         if form == "full":
-            self._known.add(who)
+            self.known.add(who)
             return f"{a(who.what)} {self.draw.pick(('called', 'named', 'by the name of'))} {who.name}"
         if form == "s":
             return who.his if clear else who.name + "'s"
         if clear:
             return who.him if form == "o" else who.he
-        if who not in self._known:
-            self._known.add(who)
+        if who not in self.known:
+            self.known.add(who)
             return f"{who.name} the {who.what}"
         return who.name
 

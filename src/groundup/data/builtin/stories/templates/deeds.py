@@ -74,8 +74,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "~{n} {goods} lay in {a:n}'s basket; {m} of them went to {b:n}, which left {left}.",
     ),
     "plain": (
-        "{a} [swept the floor|sorted some beans|wound the clock|watched the ants|brushed {a:his} coat|sang an old song|counted the clouds|drew a ship in"
-        " the dust], and [the time went by|thought about {topic}|felt [content|restless|a little lonely|ready for anything]].",
+        "{a} [swept the floor|sorted some beans|wound the clock|watched the ants|brushed {a:his} coat|sang an old song|counted the clouds|drew a ship in the dust|polished a spoon|read the same page three times|built a small tower of stones|made a list of things to do|threw crumbs to the birds|mended a sock|shook out a blanket|tried to remember an old rhyme|whittled a stick]"
+        ", and [the time went by|thought about {topic}|felt [content|restless|a little lonely|ready for anything]].",
         "<detail> {a} [did not notice|smiled|looked up|stretched {a:his} legs], and {thought}.",
         "~Meanwhile {a} [peeled potatoes|patched an old sack|fed the sparrows|whistled to {a:self}], and {thought}.",
     ),

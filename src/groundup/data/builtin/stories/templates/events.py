@@ -62,8 +62,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "obstacle": (
         "[Halfway|On the way], {trouble}. {a} [thought for a while|scratched {a:his} head], and then {a:he} {way_out}.",
         "But {trouble}. Another would have turned back; {a}, who was {a:adjective}, {way_out}.",
-        "There was only one difficulty: {trouble}. So {a} {way_out}[, and that was that|].",
+        "There was only one difficulty: {trouble}. {a} simply {way_out}[, and that was that|].",
         "~Who would have thought it? {trouble}. {a} [took a deep breath|grumbled a little], and {way_out}.",
+    ),
+    "arrive": (
+        "[From there|After that] it was not far {p:to}, and {a} [soon arrived|was there before long|came there with tired feet].",
+        "So {a} came {p:to} after all[, a little late|, out of breath|, {way}|].",
+        "Then the way was free, and {a} <walked> {way} {p:to}.",
+        "The rest was easy: {way}, and there was {p}. <detail>",
+        "~Nothing else stood between {a:n} and {p}, and {a:he} reached it [at last|tired but content].",
     ),
     "saw": (
         "And there it was: {sight}. {a} [stood and stared|forgot to breathe|had never seen anything like it].",
@@ -81,7 +88,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "~{t}, there was trouble {p:at}: of the {goods}, {n} had vanished overnight.",
     ),
     "tracks": (
-        "{a} [looked closely|knelt down]: there were [small tracks in the mud|crumbs on the floor|wet footprints|a trail of flour], and they led {p:to}.",
+        "{a} [looked closely|knelt down]: there were [small tracks in the mud|crumbs on the floor|wet footprints|white flour stains|scratches on the boards], and they led {p:to}.",
         '"A thief leaves traces," <said> {a:n}, and indeed a trail of [crumbs|dust|straw] led {p:to}.',
         "~Where others saw nothing, {a} saw [a thread on a nail|a trail of crumbs|a print in the dust], and it pointed {p:to}.",
     ),
@@ -106,7 +113,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "~Halfway {b} looked round to laugh at {a:n}, and in that moment {b:he} {slip}.",
     ),
     "race_won": (
-        "So it was {a:n} who won, and {o} was {a:his}. {b} shook {a:his} hand.",
+        "So it was {a:n} who won, and {o} went home with {a:him}. {b} shook {a:his} hand.",
         "{a} reached {p} first, and was given {o}[, to loud cheers|].",
         '~"The winner is {a:n}!" the crowd <cried>, and {a:he} took {o} home under {a:his} arm.',
     ),
@@ -127,7 +134,7 @@ EXCUSES = ("My little sister is ill and had nothing to eat", "There were hungry 
            "I wanted to make a surprise for your birthday", "The mice would have got them otherwise",
            "I was so hungry that I could not think", "I meant to pay for them tomorrow",
            "Somebody told me that they were free for all", "I was only keeping them dry")  # fmt: skip
-MERCIES = ("gave {b:n} two more", "shook {b:s} hand", "sat down and they ate one together", "helped to carry the rest home",
+MERCIES = ("gave {b:n} two more", "shook {b:s} hand", "took one and broke it in two, half for each", "helped to carry the rest home",
            "forgave {b:o} on the spot", "asked only that {b:he} help with the sweeping")  # fmt: skip
 SLIPS = ("stumbled over a root", "stopped to drink", "turned to wave at a friend", "took the wrong turning", "lost a shoe",
          "ran into a cart of hay", "got a stitch", "lay down for a short rest and fell asleep")  # fmt: skip

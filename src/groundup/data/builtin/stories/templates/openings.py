@@ -15,28 +15,28 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "~They still talk {world} about {a:full}, {a:trait}.",
     ),
     "friends": (
-        "{a:his} [best|oldest|dearest] friend was {b:full}{rest}.",
-        "[Next door|Not far away|Close by] lived {b:full}, [{b:trait}|who was as {b:adjective} as anyone could be]{rest}.",
-        "{a:He} was [often|nearly always] seen with {b:full}{rest}, for the two were friends.",
-        "~Of all {a:his} neighbours {a:he} liked {b:full} best{rest}, [{b:trait}|perhaps because {b:he} was so {b:adjective}].",
+        "{a:his} [best|oldest|dearest] friend was {b:full}.",
+        "[Next door|Not far away|Close by] lived {b:full}, [{b:trait}|who was as {b:adjective} as anyone could be].",
+        "{a:He} was [often|nearly always] seen with {b:full}{rest}, for [they were friends|they got on well|there was always something to talk about].",
+        "~Of all {a:his} neighbours {a:he} liked {b:full} best, [{b:trait}|perhaps because {b:he} was so {b:adjective}].",
     ),
     "sky": (
         "It was a [clear|mild|bright|grey|windy|still|hazy] {season} [morning|day], and [the air smelled of {smell}|{sky}].",
-        "{sky}, and [all was quiet|everyone was already at work|nobody was in a hurry|the day felt full of promise].",
+        "{sky}, and [all was quiet|everyone was already at work|nobody was in a hurry|the day felt full of promise|the air smelled of {smell}|<far> <heard>].",
         "That {season} [had been long|was a good one|had come early], and {sky}.",
         "~Nothing that {season} morning showed that the day would be a special one: {sky}.",
     ),
     "own": (
         "{a} [had|owned|possessed] {o:a}[, and it was {a:his} dearest treasure| that {a:he} took everywhere"
-        "| which had belonged to {a:his} grandmother|, a present from an aunt| of which {a:he} was very proud|].",
-        "[Of all {a:his} things|More than anything else], {a} loved {a:his} {o:full}.",
+        "| which had belonged to {a:his} grandmother|, a present from [an aunt|a sailor|a godmother|an old teacher]| bought from a pedlar for [two|three|five|seven] coins| found years ago [at low tide|in an attic|under a hedge|in a hollow tree]| of which {a:he} was very proud|].",
+        "[Of all {a:his} things, {a:n} liked {a:his} {o:full} best|More than anything else, {a:n} loved {a:his} {o:full}].",
         "Among the things {a} owned was {o:a}[, somewhat scratched but still good| that nobody else could have mended|].",
         "{a} [kept|carried] {o:a} with {a:him}[ wherever {a:he} went|, as always| in all weathers].",
         "~One thing was never far from {a}: {a:his} {o:full}[, old as it was|].",
     ),
     "go": (
         "{a} <walked> {way} {p:to}.",
-        "So {a} left {q} and <walked> {p:to}[|, {way}].",
+        "{a} left {q} and <walked> {p:to}[|, {way}].",
         "[Off|Away] went {a:n}, {way}, {p:to}.",
         "{way}, {a} came {p:to}. <detail>",
         "It was not far {p:to}, and {a} [was there in no time|soon arrived|reached it before long].",
@@ -73,7 +73,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "There {a} [met|found|saw|came upon] {b}, who was [busy as usual|looking at the clouds|resting for a while"
         "|mending something|eating a piece of bread|humming to {b:self}].",
         "{b} was [already|still] there[, sitting on an upturned bucket|, and waved].",
-        '"[Good day|Hello|There you are|How are you]!" <cried> {b:n}, who [had been waiting|was glad to see a friend'
+        '"[Good day|Hello|There you are|How good to see you|Well met]!" <cried> {b:n}, who [had been waiting|was glad to see a friend'
         "|happened to be there].",
         "~And who should be there but {b}[|, busy with some work|, half asleep].",
     ),
@@ -99,7 +99,8 @@ SKIES = {
 }  # fmt: skip
 STORMS = ("branches broke", "shutters rattled", "the rain came sideways", "lightning lit the sky", "hail drummed on the roofs",
           "the gutters ran over")  # fmt: skip
-DREAMS = ("far countries", "warm soup", "a ship with blue sails", "the sea", "the coming {season}", "what tomorrow would bring",
+DREAMS = ("a [castle|house|boat|mountain] made of [gingerbread|glass|snow|cheese|feathers]", "a [talking|dancing|flying] [fish|teapot|horse|pumpkin]",
+          "the [deep|quiet|dark|green] [forest|sea|lake]", "[{season}s|summers|winters] [long past|still to come]", "far countries", "warm soup", "a ship with blue sails", "the sea", "the coming {season}", "what tomorrow would bring",
           "old times", "flying over the roofs", "a giant cake", "all the good things to come", "silver and gold",
           "a road without end", "the stars")  # fmt: skip
 MORALS = ("a friend is worth more than gold", "it is never too late to say sorry", "even a small help is a help",

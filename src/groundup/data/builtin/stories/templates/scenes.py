@@ -12,9 +12,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "{a} was [busy|half asleep|all alone|whistling] {p:at}, while {b} was [working|resting|having breakfast] {q:at}.",
         "~When the day began, one could find {a} {p:at} and {b} {q:at}.",
     ),
+    "scene_at_too": (
+        "{a} was [busy|half asleep|alone|bored|at work] {p:at}, [and|while] {b} was {q:at}.",
+        "{a} had slept {p:at}, {b} {q:at}.",
+        "[Meanwhile|At the same time|As for the others], {a} [stood|sat|was] {p:at} and {b} [was|waited] {q:at}.",
+        "~As for {a:n} and {b:n}, the one was {p:at} and the other {q:at}.",
+    ),
     "scene_own": (
         "{a} [had|carried|had brought along] {o:a}, and {b} had {x:a}.",
-        "With {a} was {o:a}; {b} had {x:a}.",
+        "With {a:n} was {o:a}; {b} had {x:a}.",
         "[{o:a} belonged to {a}|{a} was carrying {o:a} about], and {b} never went out without {x:a}.",
         "~{a} was not to be seen without {o:a}, nor {b} without {x:a}.",
     ),
