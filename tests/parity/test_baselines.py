@@ -134,7 +134,9 @@ def test_compressors_agree_with_the_tools():
     text = b"".join(documents)
     # The tools add headers and check sums: 18 bytes (gzip), under 100 (xz).
     assert len(gzip.compress(text, 9)) * 8 == pytest.approx(Gzip().alone(documents), abs=8 * 40)
-    assert len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) * 8 == pytest.approx(Xz().alone(documents), abs=8 * 120)
+    assert len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) * 8 == pytest.approx(
+        Xz().alone(documents), abs=8 * 120
+    )
 
 
 @pytest.mark.parametrize("compressor", [Gzip, Xz])

@@ -115,8 +115,12 @@ def test_surface_baselines_stay_under_forty_percent(questions):
 
 @pytest.mark.parametrize("where", ["first", "last", "most"])
 def test_position_and_frequency_do_not_give_the_answer_away(questions, where):
-    rate = {"first": lambda q, c: -(q.context.find(c) % 10**6), "last": lambda q, c: q.context.rfind(c), "most": lambda q, c: q.context.count(c)}
-    guesses = [max(range(4), key=lambda i: rate[where](q, q.choices[i])) for q in questions]  # noqa: B023
+    rate = {
+        "first": lambda q, c: -(q.context.find(c) % 10**6),
+        "last": lambda q, c: q.context.rfind(c),
+        "most": lambda q, c: q.context.count(c),
+    }
+    guesses = [max(range(4), key=lambda i: rate[where](q, q.choices[i])) for q in questions]
     assert sum(g == q.answer for g, q in zip(guesses, questions, strict=True)) / len(questions) < 0.45
 
 

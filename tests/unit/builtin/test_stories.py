@@ -36,11 +36,17 @@ def test_same_seed_same_bytes_in_another_process():
     )
     found = {
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
         ).stdout.strip()
         for seed in ("1", "2")
     }
-    here = hashlib.sha256("".join(d.id + d.text for d in stories.documents(StoriesConfig(seed=3, documents=120))).encode())
+    here = hashlib.sha256(
+        "".join(d.id + d.text for d in stories.documents(StoriesConfig(seed=3, documents=120))).encode()
+    )
     assert found == {here.hexdigest()}
 
 
@@ -71,7 +77,11 @@ def test_limits():
     sizes = [len(document.text.encode()) for document in documents]
     assert sum(sizes) >= 20_000 > sum(sizes[:-1])
     assert len({document.id for document in documents}) == len(documents)
-    only = list(stories.documents(StoriesConfig(documents=30, mix=Mix(story=0, qa=1, instruction=0, arithmetic=0, preference=0))))
+    only = list(
+        stories.documents(
+            StoriesConfig(documents=30, mix=Mix(story=0, qa=1, instruction=0, arithmetic=0, preference=0))
+        )
+    )
     assert {document.kind for document in only} == {"qa"}
     with pytest.raises(UsageError, match="mix"):
         next(stories.documents(StoriesConfig(mix=Mix(story=0, qa=0, instruction=0, arithmetic=0, preference=0))))
@@ -120,7 +130,9 @@ def test_the_text_is_well_formed(split):
     for text in texts(1200, split=split):
         assert not re.search(r"[{}\[\]<>|]|  |\bNone\b| [,.;]|,,|\.\.|,\.", text), text
         assert not re.search(r"\b(a) (?=[aeiou])|\b(an) (?=[bcdfgjklmnpqrstvwxyz])", text), text
-        assert not re.search(r"\b([Tt]he|[Aa]n?|to|at|of|and) (the the|\1)\b|\b(with|to|from|of|by) (he|she)\b", text), text
+        assert not re.search(
+            r"\b([Tt]he|[Aa]n?|to|at|of|and) (the the|\1)\b|\b(with|to|from|of|by) (he|she)\b", text
+        ), text
         assert not re.search(r'(^|[.!?] |\n)"?[a-z]', re.sub(r'[!?]" [a-z]', '" X', text)) or "- " in text, text
         assert text.count('"') % 2 == 0, text
 
@@ -140,7 +152,10 @@ def test_who_is_called_she_is_a_woman():
 def test_the_corpus_is_varied():
     text = "\n\n".join(texts(2500))
     assert len(text.encode()) / len(lzma.compress(text.encode())) < 8
-    sentences = re.split(r"(?<=[.!?]) ", "\n\n".join(d.text for d in stories.documents(StoriesConfig(documents=1500)) if d.kind == "story"))
+    sentences = re.split(
+        r"(?<=[.!?]) ",
+        "\n\n".join(d.text for d in stories.documents(StoriesConfig(documents=1500)) if d.kind == "story"),
+    )
     assert len(set(sentences)) / len(sentences) > 0.75
 
 

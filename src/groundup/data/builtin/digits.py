@@ -25,4 +25,6 @@ def documents() -> Iterator[Document]:
     images, labels = load()
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         rows = ["".join(INK[round(float(level) * 16)] for level in row) for row in image]
-        yield Document(f"digits-{number:04d}", "\n".join(rows) + f"\n{label}\n", kind="digit", meta={"label": int(label)})
+        yield Document(
+            f"digits-{number:04d}", "\n".join(rows) + f"\n{label}\n", kind="digit", meta={"label": int(label)}
+        )

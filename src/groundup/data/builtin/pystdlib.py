@@ -7,7 +7,19 @@ from pathlib import Path
 from groundup.data.builtin.stories.items import Document
 
 # Tests, what is installed beside the library, and generated tables are not the library's prose.
-SKIPPED = frozenset(("test", "tests", "idle_test", "site-packages", "dist-packages", "lib2to3", "__pycache__", "pydoc_data", "ensurepip"))
+SKIPPED = frozenset(
+    (
+        "test",
+        "tests",
+        "idle_test",
+        "site-packages",
+        "dist-packages",
+        "lib2to3",
+        "__pycache__",
+        "pydoc_data",
+        "ensurepip",
+    )
+)
 
 
 def documents() -> Iterator[Document]:

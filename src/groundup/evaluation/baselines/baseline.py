@@ -75,5 +75,3 @@ def accuracy(answerer, questions: Sequence[Choices]) -> float:
     if not questions:
         raise UsageError("accuracy needs at least one question")
     return sum(answerer.answer(question) == question.answer for question in questions) / len(questions)
-
-

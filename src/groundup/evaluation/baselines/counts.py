@@ -22,7 +22,7 @@ class Uniform:
         return self
 
     def bits(self, document: Symbols) -> float:
-        """n log2 V."""
+        """N log2 V."""
         return len(document) * math.log2(self.vocabulary)
 
 

@@ -69,7 +69,7 @@ class KneserNey:
         return self
 
     def _counts(self, k: int, ids: list[np.ndarray], keys: list[np.ndarray], predicted: np.ndarray) -> np.ndarray:
-        """c of every k-gram: occurrences for the highest order, different symbols to the left of it below."""
+        """C of every k-gram: occurrences for the highest order, different symbols to the left of it below."""
         if k == self.order:
             return np.bincount(ids[k][predicted], minlength=len(keys[k]))
         end = np.full(len(keys[k + 1]), -1, np.int64)
@@ -116,7 +116,7 @@ class KneserNey:
         return np.where(total > 0, mixed, lower), np.where(seen, at, -1)
 
     def probabilities(self, context: Symbols) -> np.ndarray:
-        """p of every symbol after `context`, (V,) float64; their sum is 1."""
+        """P of every symbol after `context`, (V,) float64; their sum is 1."""
         history = list(symbols(context)[max(0, len(context) - self.order + 1) :])
         return np.array([2.0 ** self.log2_probabilities([*history, w])[-1] for w in range(self.vocabulary)])
 

@@ -37,7 +37,9 @@ class NearestSentence:
         asked = words(question.prompt)
         order = sorted(range(len(sentences)), key=lambda i: (_cosine(asked, sentences[i], weights), i), reverse=True)
         for i in order:
-            shared = [sum(weights.get(w, 0.0) for w in set(words(choice)) & set(sentences[i])) for choice in question.choices]
+            shared = [
+                sum(weights.get(w, 0.0) for w in set(words(choice)) & set(sentences[i])) for choice in question.choices
+            ]
             if max(shared) > 0:
                 return shared.index(max(shared))
         return 0

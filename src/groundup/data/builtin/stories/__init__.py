@@ -14,4 +14,14 @@ from groundup.data.builtin.stories.items import Document, Mix, Question, Stories
 from groundup.data.builtin.stories.questions import questions
 from groundup.data.builtin.stories.requests import conversations, preferences
 
-__all__ = ["Document", "Mix", "Question", "StoriesConfig", "conversations", "document", "documents", "preferences", "questions"]
+__all__ = [
+    "Document",
+    "Mix",
+    "Question",
+    "StoriesConfig",
+    "conversations",
+    "document",
+    "documents",
+    "preferences",
+    "questions",
+]

@@ -50,7 +50,9 @@ def _qa(draw: Random, world: World, testing: bool) -> Made:
 
 def _instruction(draw: Random, world: World, testing: bool) -> Made:
     turns = exchange(draw, world, testing)
-    return "\n\n".join(f"User: {request}\n\nAssistant: {response}" for request, response in turns), {"turns": len(turns)}
+    return "\n\n".join(f"User: {request}\n\nAssistant: {response}" for request, response in turns), {
+        "turns": len(turns)
+    }
 
 
 def _arithmetic(draw: Random, world: World, testing: bool) -> Made:

@@ -27,7 +27,9 @@ def aside(story: Story, one: Character, other: Character, probability: float = 0
         return
     pick = story.draw.pick
     if story.draw.chance(0.5) and story.at[one] == story.at[other]:
-        story.tell("chat", a=one, b=other, musing=pick(friends.MUSINGS), news=pick(friends.NEWS), topic=pick(friends.TOPICS))
+        story.tell(
+            "chat", a=one, b=other, musing=pick(friends.MUSINGS), news=pick(friends.NEWS), topic=pick(friends.TOPICS)
+        )
     else:
         story.tell("plain", a=one, topic=pick(friends.TOPICS), thought=pick(deeds.THOUGHTS))
 
@@ -50,7 +52,9 @@ def lost(story: Story) -> None:
     """Something is lost, looked for in vain, and found elsewhere."""
     a, b, *_ = _people(story)
     thing = story.something_of(a)
-    story.tell("lost", a=a, o=thing, t=story.time(), time=story.draw.pick(("all of a sudden", "in alarm", "again and again")))
+    story.tell(
+        "lost", a=a, o=thing, t=story.time(), time=story.draw.pick(("all of a sudden", "in alarm", "again and again"))
+    )
     together(story, a, b)
     story.tell("ask_help", a=a, b=b, o=thing)
     wrong = story.elsewhere(story.at[a])
@@ -185,7 +189,15 @@ def quarrel(story: Story) -> None:
     one, other = story.draw.sample(friends.SULKS, 2)
     story.tell("sulk", a=a, b=b, sulking=one, sulking2=other)
     story.paragraph()
-    story.tell("mediate", a=a, b=b, c=c, p=story.at[c], advice=story.draw.pick(friends.ADVICE), fools=story.draw.pick(friends.FOOLS))
+    story.tell(
+        "mediate",
+        a=a,
+        b=b,
+        c=c,
+        p=story.at[c],
+        advice=story.draw.pick(friends.ADVICE),
+        fools=story.draw.pick(friends.FOOLS),
+    )
     story.at[a] = story.at[b] = story.at[c]
     story.tell("peace", a=a, b=b, pact=story.draw.pick(friends.PACTS))
 
@@ -255,7 +267,9 @@ def helping(story: Story) -> None:
     a, b, *_ = _people(story)
     trouble = story.draw.pick(tuple(deeds.TROUBLES))
     place = story.at[b]
-    story.tell("stuck", a=a, b=b, t=story.time(), p=place, trouble=trouble, trouble_cap=trouble[0].upper() + trouble[1:])
+    story.tell(
+        "stuck", a=a, b=b, t=story.time(), p=place, trouble=trouble, trouble_cap=trouble[0].upper() + trouble[1:]
+    )
     story.note("trouble", b, place=place, detail=trouble, other=a)
     story.go(a, place)
     story.tell("helped", a=a, b=b, remedy=story.draw.pick(deeds.TROUBLES[trouble]))
@@ -289,7 +303,17 @@ def feast(story: Story) -> None:
     a, b, c, *_ = _people(story)
     place = story.elsewhere(story.at[a])
     dishes = story.draw.sample(lexicon.DISHES, 2)
-    story.tell("feast", a=a, b=b, c=c, t=story.time(), p=place, g1=dishes[0], g2=dishes[1], act=story.draw.pick(deeds.FEAST_ACTS))
+    story.tell(
+        "feast",
+        a=a,
+        b=b,
+        c=c,
+        t=story.time(),
+        p=place,
+        g1=dishes[0],
+        g2=dishes[1],
+        act=story.draw.pick(deeds.FEAST_ACTS),
+    )
     for who in story.cast:
         story.at[who] = place
     story.note("bring", a, detail=dishes[0], place=place)
@@ -330,7 +354,9 @@ def plot(story: Story, length: int) -> list[int]:
         fitting = [
             i
             for i in range(len(EPISODES))
-            if i not in chain and (story.testing or not held_out_pair(chain[-1], i)) and held_out_pair(chain[-1], i) >= wanted
+            if i not in chain
+            and (story.testing or not held_out_pair(chain[-1], i))
+            and held_out_pair(chain[-1], i) >= wanted
         ]
         chain.append(draw.pick(fitting))
     return chain

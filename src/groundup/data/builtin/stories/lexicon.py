@@ -5,26 +5,24 @@ words of a held-out world are nearly all words that training showed.
 """
 
 TRAIN_WOMEN = tuple(
-    "Ada Agnes Alma Anna Bea Berta Bess Carla Clara Cora Dora Edda Ella Elsa Emma Erna Etta Eva Faye Flora Freya Gerda"
-    " Gina Greta Hanna Hazel Hilda Ida Ina Iris Jana Joan June Kate Lara Lena Lila Lotta Lucy Maja Mara Marta May Meg"
-    " Mina Mira Molly Nell Nina Nora Olga Paula Pia Polly Resi Rosa Ruth Sally Sara Selma Tessa Tilda Una Vera Wanda".split()
+    ["Ada", "Agnes", "Alma", "Anna", "Bea", "Berta", "Bess", "Carla", "Clara", "Cora", "Dora", "Edda", "Ella", "Elsa", "Emma", "Erna", "Etta", "Eva", "Faye", "Flora", "Freya", "Gerda", "Gina", "Greta", "Hanna", "Hazel", "Hilda", "Ida", "Ina", "Iris", "Jana", "Joan", "June", "Kate", "Lara", "Lena", "Lila", "Lotta", "Lucy", "Maja", "Mara", "Marta", "May", "Meg", "Mina", "Mira", "Molly", "Nell", "Nina", "Nora", "Olga", "Paula", "Pia", "Polly", "Resi", "Rosa", "Ruth", "Sally", "Sara", "Selma", "Tessa", "Tilda", "Una", "Vera", "Wanda"]
 )
 TRAIN_MEN = tuple(
-    "Abel Adam Albin Alf Anton Arne Axel Bert Boris Bram Bruno Carl Clem Dan Dirk Edgar Emil Erik Felix Finn Frank Fred"
-    " Georg Gregor Gus Hans Hugo Igor Ivo Jack Jakob Jan Jens Jonas Karl Kasper Klaus Lars Leo Linus Lorenz Ludo Magnus"
-    " Max Milo Nils Noah Olaf Oscar Otto Paul Peter Pim Ralf Robin Rolf Rudi Samuel Simon Sven Theo Tim Tom Ulrich Wim".split()
+    ["Abel", "Adam", "Albin", "Alf", "Anton", "Arne", "Axel", "Bert", "Boris", "Bram", "Bruno", "Carl", "Clem", "Dan", "Dirk", "Edgar", "Emil", "Erik", "Felix", "Finn", "Frank", "Fred", "Georg", "Gregor", "Gus", "Hans", "Hugo", "Igor", "Ivo", "Jack", "Jakob", "Jan", "Jens", "Jonas", "Karl", "Kasper", "Klaus", "Lars", "Leo", "Linus", "Lorenz", "Ludo", "Magnus", "Max", "Milo", "Nils", "Noah", "Olaf", "Oscar", "Otto", "Paul", "Peter", "Pim", "Ralf", "Robin", "Rolf", "Rudi", "Samuel", "Simon", "Sven", "Theo", "Tim", "Tom", "Ulrich", "Wim"]
 )
-HELD_OUT_WOMEN = tuple("Anselma Birgit Corinna Delia Frida Gwen Henna Jutta Livia Marlene Nadia Orla Petra Rika Tamsin".split())
-HELD_OUT_MEN = tuple("Aldo Benno Caspian Dorian Edwin Falk Gideon Henrik Jarl Konrad Lukas Matteo Piet Rasmus Tobin".split())
+HELD_OUT_WOMEN = tuple(
+    ["Anselma", "Birgit", "Corinna", "Delia", "Frida", "Gwen", "Henna", "Jutta", "Livia", "Marlene", "Nadia", "Orla", "Petra", "Rika", "Tamsin"]
+)
+HELD_OUT_MEN = tuple(
+    ["Aldo", "Benno", "Caspian", "Dorian", "Edwin", "Falk", "Gideon", "Henrik", "Jarl", "Konrad", "Lukas", "Matteo", "Piet", "Rasmus", "Tobin"]
+)
 
 # What people of a world do; each is told as "the baker".
 CALLINGS = tuple(
-    "baker miller fisher gardener weaver potter tailor cook smith carpenter shepherd teacher doctor painter cobbler"
-    " clockmaker beekeeper farmer postmaster musician librarian bookbinder glassblower ferryman cheesemaker".split()
+    ["baker", "miller", "fisher", "gardener", "weaver", "potter", "tailor", "cook", "smith", "carpenter", "shepherd", "teacher", "doctor", "painter", "cobbler", "clockmaker", "beekeeper", "farmer", "postmaster", "musician", "librarian", "bookbinder", "glassblower", "ferryman", "cheesemaker"]
 )
 ANIMALS = tuple(
-    "fox hedgehog badger hare otter mole squirrel beaver owl goose frog dormouse raven stork deer marten heron toad"
-    " weasel wren rabbit duck crow lamb goat".split()
+    ["fox", "hedgehog", "badger", "hare", "otter", "mole", "squirrel", "beaver", "owl", "goose", "frog", "dormouse", "raven", "stork", "deer", "marten", "heron", "toad", "weasel", "wren", "rabbit", "duck", "crow", "lamb", "goat"]
 )
 # adjective -> how it shows; used as "who ..." and in descriptions.
 TRAITS = {
@@ -49,11 +47,9 @@ TRAITS = {
     "merry": "who laughed at the smallest joke",
     "tidy": "who could not bear a crooked shelf",
 }
-COLOURS = tuple("red blue green yellow white black brown grey purple orange pink silver golden".split())
+COLOURS = tuple(["red", "blue", "green", "yellow", "white", "black", "brown", "grey", "purple", "orange", "pink", "silver", "golden"])
 THINGS = tuple(
-    "kite drum lantern basket umbrella key flute bell scarf kettle spoon book mirror ribbon hat compass blanket comb"
-    " brush cup bowl bag box whistle bucket hammer clock candle jug net rope pillow coat map puppet ball"
-    " fiddle letter plate cushion saddle shovel horn teapot telescope tin cap vase trumpet".split()
+    ["kite", "drum", "lantern", "basket", "umbrella", "key", "flute", "bell", "scarf", "kettle", "spoon", "book", "mirror", "ribbon", "hat", "compass", "blanket", "comb", "brush", "cup", "bowl", "bag", "box", "whistle", "bucket", "hammer", "clock", "candle", "jug", "net", "rope", "pillow", "coat", "map", "puppet", "ball", "fiddle", "letter", "plate", "cushion", "saddle", "shovel", "horn", "teapot", "telescope", "tin", "cap", "vase", "trumpet"]
 )
 # Small goods that can be counted: singular, plural.
 GOODS = (
@@ -116,11 +112,11 @@ WAYS = (
 )  # fmt: skip
 # World names are put together from these, and each pair belongs either to training or to testing.
 WORLD_HEADS = tuple(
-    "Am Bar Birch Brom Cal Cinder Dun Elder Fal Fern Gar Hal Hawk Ivel Kes Lark Lin Mar Mill Nether Oak Or Pen Quill"
-    " Raven Ros Sel Thorn Ul Wether Wil Yar".split()
+    ["Am", "Bar", "Birch", "Brom", "Cal", "Cinder", "Dun", "Elder", "Fal", "Fern", "Gar", "Hal", "Hawk", "Ivel", "Kes", "Lark", "Lin", "Mar", "Mill", "Nether", "Oak", "Or", "Pen", "Quill", "Raven", "Ros", "Sel", "Thorn", "Ul", "Wether", "Wil", "Yar"]
 )
-WORLD_TAILS = "brook bury by combe dale field ford ham hollow holm low mere moor nock port ridge stead thwaite ton wick".split()
+WORLD_TAILS = (
+    ["brook", "bury", "by", "combe", "dale", "field", "ford", "ham", "hollow", "holm", "low", "mere", "moor", "nock", "port", "ridge", "stead", "thwaite", "ton", "wick"]
+)
 NUMBERS = tuple(
-    "no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-    " eighteen nineteen twenty".split()
+    ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]
 )

@@ -31,7 +31,15 @@ def _choices(draw: Random, scene: Scene, ask: Ask, name: str) -> Question:
     choices = draw.sample([ask.answer, *others], CHOICES)
     evidence = tuple(scene.sentences[i] for i in ask.evidence)
     return Question(
-        name, scene.text(), ask.prompt, tuple(choices), choices.index(ask.answer), ask.kind, ask.hops, scene.world.name, evidence
+        name,
+        scene.text(),
+        ask.prompt,
+        tuple(choices),
+        choices.index(ask.answer),
+        ask.kind,
+        ask.hops,
+        scene.world.name,
+        evidence,
     )
 
 
@@ -40,7 +48,9 @@ def questions(n: int, seed: int = 0, split: Split = "test", kind: str | Sequence
     return list(iterate(n, seed, split, kind))
 
 
-def iterate(n: int, seed: int = 0, split: Split = "test", kind: str | Sequence[str] | None = None) -> Iterator[Question]:
+def iterate(
+    n: int, seed: int = 0, split: Split = "test", kind: str | Sequence[str] | None = None
+) -> Iterator[Question]:
     """The same, one at a time."""
     kinds = () if kind is None else (kind,) if isinstance(kind, str) else tuple(kind)
     return (question(i, seed, split, kinds) for i in range(n))

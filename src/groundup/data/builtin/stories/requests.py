@@ -53,7 +53,13 @@ def _describe(draw: Random, world: World, testing: bool) -> list[Turn]:
     who = draw.pick(world.cast)
     where = f"{who.home.where} the {who.home.noun}"
     place = SETTING_PHRASES[world.setting].format(world.name)
-    request = draw.pick((f"Who is {who.name}?", f"Describe {who.name} of {world.name}.", f"Tell me something about {who.name} the {who.what}."))
+    request = draw.pick(
+        (
+            f"Who is {who.name}?",
+            f"Describe {who.name} of {world.name}.",
+            f"Tell me something about {who.name} the {who.what}.",
+        )
+    )
     response = draw.pick((
         f"{who.name} is {a(who.what)} {lexicon.TRAITS[who.trait]}. {who.he} lives {place}, {where}.",
         f"{who.name} lives {where} {place}. {who.he} is {a(f'{who.trait} {who.what}')}.",
@@ -66,7 +72,9 @@ def _way(draw: Random, world: World, testing: bool) -> list[Turn]:
     p, q, r = draw.sample(world.places, 3)
     turns = [(f"How do I get from the {p.noun} to the {q.noun} in {world.name}?", f"go {world.way(p, q)}.")]
     if draw.chance(0.5):
-        turns.append((f"And from there to the {r.noun}?", f"from the {q.noun} to the {r.noun} you go {world.way(q, r)}."))
+        turns.append(
+            (f"And from there to the {r.noun}?", f"from the {q.noun} to the {r.noun} you go {world.way(q, r)}.")
+        )
     return [(request, capitalise(response)) for request, response in turns]
 
 
@@ -74,14 +82,25 @@ def _list_things(draw: Random, world: World, testing: bool) -> list[Turn]:
     scene = make_scene(draw, world, testing)
     things = draw.sample(scene.things, len(scene.things))
     names = sorted(a(f"{thing.colour} {thing.noun}") for thing in things)
-    request = draw.pick(("List the things in this text, in alphabetical order.", "Which things occur in this text? Sort them by the alphabet."))
+    request = draw.pick(
+        (
+            "List the things in this text, in alphabetical order.",
+            "Which things occur in this text? Sort them by the alphabet.",
+        )
+    )
     first = sorted(names, key=lambda name: name.split(" ", 1)[1])
     return [(f"{request}\n\n{scene.text()}", "\n".join(f"- {name}" for name in first))]
 
 
 def _who_is_where(draw: Random, world: World, testing: bool) -> list[Turn]:
     scene = make_scene(draw, world, testing)
-    request = draw.pick(("Read this and say where everyone is at the end.", "Where is each of them when this ends?", "Say who is where at the end."))
+    request = draw.pick(
+        (
+            "Read this and say where everyone is at the end.",
+            "Where is each of them when this ends?",
+            "Say who is where at the end.",
+        )
+    )
     return [(f"{request}\n\n{scene.text()}", summary(scene))]
 
 
@@ -140,7 +159,11 @@ def conversations(n: int, seed: int = 0, split: Split = "train") -> Iterator[dic
     for i in range(n):
         draw = Random("conversation", seed, split, i)
         turns = exchange(draw, pick_world(draw, split), split == "test")
-        messages = [m for user, reply in turns for m in ({"role": "user", "content": user}, {"role": "assistant", "content": reply})]
+        messages = [
+            m
+            for user, reply in turns
+            for m in ({"role": "user", "content": user}, {"role": "assistant", "content": reply})
+        ]
         yield {"messages": messages}
 
 

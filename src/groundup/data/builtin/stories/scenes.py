@@ -109,7 +109,14 @@ class Scene(Story):
             return
         start = self.at[who]
         errand = self.errands.pop() if self.errands and self.draw.chance(0.4) else ""
-        self.tell("scene_go_why" if errand else "scene_go", a=who, p=place, q=start, way=self.world.way(start, place), errand=errand)
+        self.tell(
+            "scene_go_why" if errand else "scene_go",
+            a=who,
+            p=place,
+            q=start,
+            way=self.world.way(start, place),
+            errand=errand,
+        )
         self.at[who] = place
         self.mentioned.append(place)
         self.note("go", who, place=place, detail=errand)
@@ -178,7 +185,9 @@ class Scene(Story):
             found.append(self._who("who_got", 1, prompt, gifts[0].other, (gifts[0].sentence,), gifts[0].who))
         return found
 
-    def _who(self, kind: str, hops: int, prompt: str, who: Character | None, evidence: tuple, _not: Character | None = None) -> Ask:
+    def _who(
+        self, kind: str, hops: int, prompt: str, who: Character | None, evidence: tuple, _not: Character | None = None
+    ) -> Ask:
         assert who is not None
         others = tuple(other.name for other in self.cast if other is not who)
         return Ask(kind, hops, prompt, who.name, others, evidence)
@@ -187,7 +196,14 @@ class Scene(Story):
         place = fact.place
         assert place is not None
         said = [p for p in dict.fromkeys(reversed(self.mentioned)) if p != place]
-        return Ask(kind, hops, prompt, f"{place.where} the {place.noun}", tuple(f"{p.where} the {p.noun}" for p in said), (fact.sentence,))
+        return Ask(
+            kind,
+            hops,
+            prompt,
+            f"{place.where} the {place.noun}",
+            tuple(f"{p.where} the {p.noun}" for p in said),
+            (fact.sentence,),
+        )
 
     def _whys(self) -> list[Ask]:
         reasons = [errand for errand, _ in self.reasons.values()]

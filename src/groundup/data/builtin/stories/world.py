@@ -125,9 +125,7 @@ def world(number: int) -> World:
     draw = Random("world", number)
     setting = draw.pick(tuple(lexicon.SETTINGS))
     places = tuple(draw.sample(_places(setting), draw.between(7, 9)))
-    ways = {
-        frozenset((p.noun, q.noun)): draw.pick(lexicon.WAYS) for i, p in enumerate(places) for q in places[i + 1 :]
-    }
+    ways = {frozenset((p.noun, q.noun)): draw.pick(lexicon.WAYS) for i, p in enumerate(places) for q in places[i + 1 :]}
     things = tuple(Thing(noun, draw.pick(lexicon.COLOURS)) for noun in draw.sample(lexicon.THINGS, 12))
     animals = draw.chance(0.45)
     return World(world_name(number), setting, animals, places, _cast(draw, number, animals, places), things, ways)

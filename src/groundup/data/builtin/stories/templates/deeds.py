@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "try": (
         "The first time, {b} {failure}. The second time, {b:he} {failure2}. [It was hopeless|{a} did not laugh, which was kind|Even so, {b:he} went on].",
-        "{b} {failure}, and {failure2}. \"[Once more|Again|Slowly]!\" <said> {a:n}.",
+        '{b} {failure}, and {failure2}. "[Once more|Again|Slowly]!" <said> {a:n}.',
         "~It began badly: {b} {failure}. It went on badly too, for {b:he} {failure2}.",
     ),
     "learned": (
@@ -90,7 +90,10 @@ TROUBLES = {
     "a wheel had come off the cart": ("lifted the cart with a beam", "carved a new pin for the wheel"),
     "the door had fallen shut with the key inside": ("climbed in by the window", "lifted the door off its hinges"),
     "the goat had climbed onto the roof": ("lured it down with a cabbage", "fetched the longest ladder"),
-    "the boat had sprung a leak": ("plugged the hole with wax", "bailed with a bucket while the boat was pulled ashore"),
+    "the boat had sprung a leak": (
+        "plugged the hole with wax",
+        "bailed with a bucket while the boat was pulled ashore",
+    ),
     "the hay had to be in before the rain": ("took the second fork", "called all the neighbours together"),
     "the chimney was blocked with an old nest": ("swept it from above", "drew the nest out with a hook"),
     "the bees had swarmed": ("caught the swarm in a straw basket", "calmed the bees with smoke"),

@@ -121,13 +121,33 @@ GROUPS: dict[str, tuple[str, ...]] = {
 GROUPS = {name: tuple(t.replace("<atlast_low>", "[after a while|in the end]") for t in g) for name, g in GROUPS.items()}
 
 TROUBLES = {
-    "the bridge had been washed away": ("waded through the cold water", "built a raft of two planks", "looked for a ford"),
-    "a big dog lay across the path": ("gave it {a:his} bread", "sang to it until it wagged its tail", "tiptoed around it"),
-    "a tree had fallen across the path": ("climbed over it", "crept under it on hands and knees", "went round through the nettles"),
+    "the bridge had been washed away": (
+        "waded through the cold water",
+        "built a raft of two planks",
+        "looked for a ford",
+    ),
+    "a big dog lay across the path": (
+        "gave it {a:his} bread",
+        "sang to it until it wagged its tail",
+        "tiptoed around it",
+    ),
+    "a tree had fallen across the path": (
+        "climbed over it",
+        "crept under it on hands and knees",
+        "went round through the nettles",
+    ),
     "thick fog came down": ("followed the sound of a bell", "counted {a:his} steps", "kept one hand on the wall"),
     "the gate was locked": ("squeezed through a gap", "climbed over", "called until someone came with a key"),
-    "a flock of geese blocked the way": ("shooed them off with {a:his} hat", "waited politely", "hissed right back at them"),
-    "the path split in three": ("took the one in the middle", "asked an old man on a bench", "followed the cart tracks"),
+    "a flock of geese blocked the way": (
+        "shooed them off with {a:his} hat",
+        "waited politely",
+        "hissed right back at them",
+    ),
+    "the path split in three": (
+        "took the one in the middle",
+        "asked an old man on a bench",
+        "followed the cart tracks",
+    ),
     "{a:his} shoe came apart": ("tied it with string", "went on barefoot", "stuffed it with grass and limped on"),
 }
 EXCUSES = ("My little sister is ill and had nothing to eat", "There were hungry children at the door",
@@ -138,4 +158,11 @@ MERCIES = ("gave {b:n} two more", "shook {b:s} hand", "took one and broke it in 
            "forgave {b:o} on the spot", "asked only that {b:he} help with the sweeping")  # fmt: skip
 SLIPS = ("stumbled over a root", "stopped to drink", "turned to wave at a friend", "took the wrong turning", "lost a shoe",
          "ran into a cart of hay", "got a stitch", "lay down for a short rest and fell asleep")  # fmt: skip
-DAMAGES = ("muddy but whole", "hanging in a tree", "soaked through", "a little bent", "as good as new", "covered with leaves")
+DAMAGES = (
+    "muddy but whole",
+    "hanging in a tree",
+    "soaked through",
+    "a little bent",
+    "as good as new",
+    "covered with leaves",
+)

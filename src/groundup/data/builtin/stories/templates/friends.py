@@ -75,7 +75,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "borrow": (
         '{t}, {a} needed {o:s2} and asked {b:n}, who had one. "[Take it|Of course], but bring it back," <said> {b:n} and handed it over.',
-        '{t}, {a} borrowed {o} from {b:n}[, because {errand_why}|].',
+        "{t}, {a} borrowed {o} from {b:n}[, because {errand_why}|].",
         "~{t}, {b} lent {a:n} {o}, and asked only to have it back in one piece.",
     ),
     "used": (
