@@ -7,6 +7,7 @@
 """
 
 import importlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,10 +53,9 @@ def open_corpus(name: str, **settings: Any) -> Iterator[Document]:
 
 
 def _limited(documents: Iterator[Document], most: int | None, size: int | None) -> Iterator[Document]:
-    made = written = 0
-    for document in documents:
-        if (most is not None and made >= most) or (size is not None and written >= size):
+    written = 0
+    for document in itertools.islice(documents, most):
+        if size is not None and written >= size:
             return
         yield document
-        made += 1
         written += len(document.text.encode())

@@ -11,6 +11,6 @@ from groundup.evaluation.baselines.kneser_ney import KneserNey
 from groundup.evaluation.baselines.overlap import NearestQuestion, NearestSentence
 
 __all__ = [
-    "Baseline", "Choices", "Gzip", "KneserNey", "NearestQuestion", "NearestSentence", "NotFitted", "Uniform", "Unigram", "Xz",
-    "accuracy", "bits_per_byte",
+    "Baseline", "Choices", "Gzip", "KneserNey", "NearestQuestion", "NearestSentence", "NotFitted", "Uniform",
+    "Unigram", "Xz", "accuracy", "bits_per_byte",
 ]  # fmt: skip

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from groundup.base.errors import UsageError
 
 # A document: UTF-8 bytes, or token ids.
-Symbols = bytes | Sequence[int]
+Symbols = bytes | Sequence[int] | np.ndarray
 
 
 class Choices(Protocol):

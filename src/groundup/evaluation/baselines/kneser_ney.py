@@ -12,8 +12,8 @@ language modeling", 1999: interpolation, and three discounts for each order.
 
 Documents are preceded by n - 1 start symbols, which are never predicted; no end is predicted.
 
-How it is computed: an n-gram is a number, (number of its context) * (V + 1) + symbol. Sorting these numbers once for each order
-gives the table, and a lookup is a binary search. Five orders of five million symbols take seconds.
+How it is computed: an n-gram is a number, (number of its context) * (V + 1) + symbol. Sorting these numbers once for
+each order gives the table, and a lookup is a binary search. Five orders of five million symbols take seconds.
 """
 
 from collections.abc import Callable, Sequence
@@ -117,7 +117,7 @@ class KneserNey:
 
     def probabilities(self, context: Symbols) -> np.ndarray:
         """P of every symbol after `context`, (V,) float64; their sum is 1."""
-        history = list(symbols(context)[max(0, len(context) - self.order + 1) :])
+        history = symbols(context)[max(0, len(context) - self.order + 1) :].tolist()
         return np.array([2.0 ** self.log2_probabilities([*history, w])[-1] for w in range(self.vocabulary)])
 
     def bits(self, document: Symbols) -> float:

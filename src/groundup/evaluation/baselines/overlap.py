@@ -46,7 +46,7 @@ class NearestSentence:
 
 
 class NearestQuestion:
-    """Looks up the training question (with its context) most like this one, and gives the choice most like its answer."""
+    """Gives the choice most like the answer of the training question (with its context) that is most like this one."""
 
     name = "nearest question"
 

@@ -32,17 +32,22 @@ class _Telling(NamedTuple):
     goods: str
 
 
-# An operation takes the number so far and returns the sentence, the step and the new number; None where it does not fit.
+# An operation takes the number so far and returns the sentence, the step and the new number; None where it is unfit.
 Operation = Callable[[_Telling, int], "tuple[str, str, int] | None"]
 
 
 def _gain(t: _Telling, n: int) -> tuple[str, str, int] | None:
     k = t.draw.between(2, 20)
     he, goods = t.hero.he, t.goods
-    text = t.draw.pick((
-        f"{he} finds {k} more.", f"then {t.other.name} gives {t.hero.him} {k} more.", f"{he} buys another {k} at the market.",
-        f"on the way home {he} gets {k} {goods} as a present.", f"{he} picks up {k} more {goods} by the road.",
-    ))  # fmt: skip
+    text = t.draw.pick(
+        (
+            f"{he} finds {k} more.",
+            f"then {t.other.name} gives {t.hero.him} {k} more.",
+            f"{he} buys another {k} at the market.",
+            f"on the way home {he} gets {k} {goods} as a present.",
+            f"{he} picks up {k} more {goods} by the road.",
+        )
+    )
     return text, f"{n} + {k} = {n + k}.", n + k
 
 
@@ -51,11 +56,16 @@ def _lose(t: _Telling, n: int) -> tuple[str, str, int] | None:
         return None
     k = t.draw.between(1, n - 2)
     he = t.hero.he
-    text = t.draw.pick((
-        f"{he} gives {k} of them to {t.other.name}.", f"{k} of them are stolen by a crow.", f"{he} sells {k}.",
-        f"on the bridge {k} fall into the water.", f"{he} leaves {k} at the door of {t.other.name}.",
-        f"{t.other.name} asks for {k}, and gets them.",
-    ))  # fmt: skip
+    text = t.draw.pick(
+        (
+            f"{he} gives {k} of them to {t.other.name}.",
+            f"{k} of them are stolen by a crow.",
+            f"{he} sells {k}.",
+            f"on the bridge {k} fall into the water.",
+            f"{he} leaves {k} at the door of {t.other.name}.",
+            f"{t.other.name} asks for {k}, and gets them.",
+        )
+    )
     return text, f"{n} - {k} = {n - k}.", n - k
 
 
@@ -64,10 +74,13 @@ def _multiply(t: _Telling, n: int) -> tuple[str, str, int] | None:
     if n > 40:
         return None
     word = {2: "twice", 3: "three times", 4: "four times"}[k]
-    text = t.draw.pick((
-        f"a week later {t.hero.he} has {word} as many.", f"by magic, each of them turns into {lexicon.NUMBERS[k]}.",
-        f"{t.hero.he} trades them all: for each one {t.hero.he} gets {lexicon.NUMBERS[k]}.",
-    ))  # fmt: skip
+    text = t.draw.pick(
+        (
+            f"a week later {t.hero.he} has {word} as many.",
+            f"by magic, each of them turns into {lexicon.NUMBERS[k]}.",
+            f"{t.hero.he} trades them all: for each one {t.hero.he} gets {lexicon.NUMBERS[k]}.",
+        )
+    )
     return text, f"{n} * {k} = {n * k}.", n * k
 
 
@@ -77,10 +90,12 @@ def _divide(t: _Telling, n: int) -> tuple[str, str, int] | None:
         return None
     k = t.draw.pick(fitting)
     word = lexicon.NUMBERS[k]
-    text = t.draw.pick((
-        f"{t.hero.he} puts them into {word} equal heaps and keeps one heap.",
-        f"{t.hero.he} shares them out evenly among {word} friends, {t.hero.him}self counted among them, and keeps one share.",
-    ))  # fmt: skip
+    text = t.draw.pick(
+        (
+            f"{t.hero.he} puts them into {word} equal heaps and keeps one heap.",
+            f"{t.hero.he} shares them out evenly among {word} friends, {t.hero.him}self included, and keeps one share.",
+        )
+    )
     return text, f"{n} / {k} = {n // k}.", n // k
 
 
@@ -88,10 +103,13 @@ def _baskets(t: _Telling, _: int) -> tuple[str, str, int]:
     box, each = t.draw.between(2, 9), t.draw.between(2, 9)
     name, goods = t.hero.name, t.goods
     holder = t.draw.pick(("baskets", "bags", "boxes", "jars", "bowls"))
-    text = t.draw.pick((
-        f"{name} has {box} {holder} with {each} {goods} in each.", f"there are {each} {goods} in every one of {name}'s {box} {holder}.",
-        f"{name} fills {box} {holder}, and {each} {goods} go into each of them.",
-    ))  # fmt: skip
+    text = t.draw.pick(
+        (
+            f"{name} has {box} {holder} with {each} {goods} in each.",
+            f"there are {each} {goods} in every one of {name}'s {box} {holder}.",
+            f"{name} fills {box} {holder}, and {each} {goods} go into each of them.",
+        )
+    )
     return text, f"{box} * {each} = {box * each}.", box * each
 
 
@@ -101,10 +119,14 @@ def _start(t: _Telling) -> tuple[str, tuple[str, ...], int]:
         return text, (step,), number
     n = t.draw.between(3, 40)
     name, what, goods = t.hero.name, t.hero.what, t.goods
-    text = t.draw.pick((
-        f"{name} the {what} has {n} {goods}.", f"in the morning {name} counts {n} {goods}.",
-        f"{name}, {lexicon.TRAITS[t.hero.trait]}, owns {n} {goods}.", f"{n} {goods} belong to {name} the {what}.",
-    ))  # fmt: skip
+    text = t.draw.pick(
+        (
+            f"{name} the {what} has {n} {goods}.",
+            f"in the morning {name} counts {n} {goods}.",
+            f"{name}, {lexicon.TRAITS[t.hero.trait]}, owns {n} {goods}.",
+            f"{n} {goods} belong to {name} the {what}.",
+        )
+    )
     return text, (), n
 
 
@@ -126,8 +148,13 @@ def problem(draw: Random, world: World) -> Problem:
     if not steps:
         return problem(draw, world)
     goods = telling.goods
-    asked = draw.pick((f"how many {goods} does {hero.name} have now?", f"how many {goods} has {hero.name} in the end?",
-                       f"with how many {goods} does {hero.name} end up?"))  # fmt: skip
+    asked = draw.pick(
+        (
+            f"how many {goods} does {hero.name} have now?",
+            f"how many {goods} has {hero.name} in the end?",
+            f"with how many {goods} does {hero.name} end up?",
+        )
+    )
     return Problem(" ".join(capitalise(s) for s in [*sentences, asked]), steps, number, goods)
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 
 from groundup.data.builtin.stories import arithmetic
-from groundup.data.builtin.stories.episodes import tell_story
 from groundup.data.builtin.stories.items import Document, StoriesConfig
+from groundup.data.builtin.stories.plots import tell_story
 from groundup.data.builtin.stories.requests import exchange, pair
 from groundup.data.builtin.stories.scenes import make_scene
 from groundup.data.builtin.stories.story import Story

@@ -9,7 +9,7 @@ them, testing uses them for half of its sentences.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 _TOKENS = re.compile(r"[\[\]|]|\{[^}]*\}|<[a-z_]+>|[^\[\]|{}<]+")
@@ -35,7 +35,7 @@ class Group(NamedTuple):
     held_out: tuple[tuple, ...]
 
 
-def compile_template(text: str, phrases: dict[str, Sequence[str]]) -> tuple:
+def compile_template(text: str, phrases: Mapping[str, Sequence[str]]) -> tuple:
     """A template as nodes: str, `Slot` or `Choice`."""
     tokens = _TOKENS.findall(text)
     assert "".join(tokens) == text, f"unreadable template: {text}"
@@ -45,7 +45,7 @@ def compile_template(text: str, phrases: dict[str, Sequence[str]]) -> tuple:
     return options[0]
 
 
-def _options(tokens: list[str], at: int, phrases: dict[str, Sequence[str]]) -> tuple[list[tuple], int]:
+def _options(tokens: list[str], at: int, phrases: Mapping[str, Sequence[str]]) -> tuple[list[tuple], int]:
     """Sequences separated by `|`, up to a closing bracket or the end; and the position of that."""
     options: list[list] = [[]]
     while at < len(tokens) and tokens[at] != "]":
@@ -67,7 +67,7 @@ def _options(tokens: list[str], at: int, phrases: dict[str, Sequence[str]]) -> t
     return [tuple(option) for option in options], at
 
 
-def compile_groups(groups: dict[str, Sequence[str]], phrases: dict[str, Sequence[str]]) -> dict[str, Group]:
+def compile_groups(groups: Mapping[str, Sequence[str]], phrases: Mapping[str, Sequence[str]]) -> dict[str, Group]:
     """Every group compiled, its held-out templates apart."""
     compiled = {}
     for name, templates in groups.items():

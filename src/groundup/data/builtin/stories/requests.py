@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from groundup.data.builtin.stories import arithmetic, lexicon
-from groundup.data.builtin.stories.episodes import tell_story
 from groundup.data.builtin.stories.grammar import a, capitalise, listed
 from groundup.data.builtin.stories.items import Split
+from groundup.data.builtin.stories.plots import tell_story
 from groundup.data.builtin.stories.scenes import Ask, Scene, make_scene
 from groundup.data.builtin.stories.story import SETTING_PHRASES, Story
 from groundup.data.builtin.stories.world import Random, World, pick_world
@@ -31,8 +31,18 @@ def sentence(ask: Ask, answer: str) -> str:
 
 def exchange(draw: Random, world: World, testing: bool) -> list[Turn]:
     """One request and its response, or several about the same scene."""
-    make = draw.weighted({_tell: 0.3, _describe: 0.15, _way: 0.1, _list_things: 0.1, _who_is_where: 0.1, _turn_round: 0.1,
-                          _scene_talk: 0.25, _solve: 0.15})  # fmt: skip
+    make = draw.weighted(
+        {
+            _tell: 0.3,
+            _describe: 0.15,
+            _way: 0.1,
+            _list_things: 0.1,
+            _who_is_where: 0.1,
+            _turn_round: 0.1,
+            _scene_talk: 0.25,
+            _solve: 0.15,
+        }
+    )
     return make(draw, world, testing)
 
 
@@ -44,8 +54,15 @@ def _tell(draw: Random, world: World, testing: bool) -> list[Turn]:
     about = f"{hero.name} the {hero.what}" if draw.chance(0.5) else f"{a(hero.what)} named {hero.name}"
     if things:
         about += f" and {a(f'{things[0].colour} {things[0].noun}')}"
-    request = draw.pick(("Tell me a story about {}.", "Write a short story about {}.", "I would like to hear a story about {}.",
-                         "Make up a story. It should be about {}.", "Do you know a story about {}?"))  # fmt: skip
+    request = draw.pick(
+        (
+            "Tell me a story about {}.",
+            "Write a short story about {}.",
+            "I would like to hear a story about {}.",
+            "Make up a story. It should be about {}.",
+            "Do you know a story about {}?",
+        )
+    )
     return [(request.format(about), story.text())]
 
 
@@ -60,11 +77,13 @@ def _describe(draw: Random, world: World, testing: bool) -> list[Turn]:
             f"Tell me something about {who.name} the {who.what}.",
         )
     )
-    response = draw.pick((
-        f"{who.name} is {a(who.what)} {lexicon.TRAITS[who.trait]}. {who.he} lives {place}, {where}.",
-        f"{who.name} lives {where} {place}. {who.he} is {a(f'{who.trait} {who.what}')}.",
-        f"that is {a(who.what)} {place}, {lexicon.TRAITS[who.trait]}. You will find {who.him} {where}.",
-    ))  # fmt: skip
+    response = draw.pick(
+        (
+            f"{who.name} is {a(who.what)} {lexicon.TRAITS[who.trait]}. {who.he} lives {place}, {where}.",
+            f"{who.name} lives {where} {place}. {who.he} is {a(f'{who.trait} {who.what}')}.",
+            f"that is {a(who.what)} {place}, {lexicon.TRAITS[who.trait]}. You will find {who.him} {where}.",
+        )
+    )
     return [(request, capitalise(response))]
 
 
@@ -117,8 +136,13 @@ def _turn_round(draw: Random, world: World, testing: bool) -> list[Turn]:
     if draw.chance(0.5):
         given, got = got, given
     verb = "got" if got.split()[1] == "got" else "gave"
-    request = draw.pick((f"Say this with the word `{verb}`: {given}", f"Rewrite so that it begins with {got.split()[0]}: {given}",
-                         f"Turn this sentence round: {given}"))  # fmt: skip
+    request = draw.pick(
+        (
+            f"Say this with the word `{verb}`: {given}",
+            f"Rewrite so that it begins with {got.split()[0]}: {given}",
+            f"Turn this sentence round: {given}",
+        )
+    )
     return [(request, got)]
 
 

@@ -33,8 +33,18 @@ SAME_DAY = (
     ("In the afternoon", "Later that afternoon", "After lunch", "Some hours later", "That afternoon"),
     ("That evening", "Towards evening", "As the light grew dim", "In the evening", "Before supper"),
 )
-NEXT_DAY = ("The next morning", "Early the next day", "The following morning", "Two days later", "On the third day",
-            "The day after", "A few days later", "At dawn the next day", "Not long after", "One week later")  # fmt: skip
+NEXT_DAY = (
+    "The next morning",
+    "Early the next day",
+    "The following morning",
+    "Two days later",
+    "On the third day",
+    "The day after",
+    "A few days later",
+    "At dawn the next day",
+    "Not long after",
+    "One week later",
+)
 
 SOON = ("Before long", "By and by", "A little later", "Presently", "Soon", "Then", "As it happened")
 
@@ -123,22 +133,22 @@ class Story:
 
     def _render(self, nodes: tuple, slots: dict[str, Any], parts: list[str]) -> None:
         for node in nodes:
-            if node.__class__ is str:
+            if isinstance(node, str):
                 parts.append(node)
-            elif node.__class__ is Choice:
+            elif isinstance(node, Choice):
                 self._render(self.draw.pick(node.options), slots, parts)
             else:
                 parts.append(self._fill(node, slots))
 
     def _fill(self, slot: Slot, slots: dict[str, Any]) -> str:
         value = slots.get(slot.name)
-        if value.__class__ is Character:
+        if isinstance(value, Character):
             return self._person(value, slot.form)
-        if value.__class__ is Thing:
+        if isinstance(value, Thing):
             return self._thing(value, slot.form)
-        if value.__class__ is Place:
+        if isinstance(value, Place):
             return self._place(value, slot.form)
-        if value.__class__ is str:
+        if isinstance(value, str):
             return self._inner(value, slots) if "{" in value or "[" in value else value
         return self._setting(slot.name)
 

@@ -35,7 +35,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "stuck": (
         "{t}, {b} was in trouble {p:at}: {trouble}.",
-        '{t}, a cry came from {p}. "Help!" It was {b}. {trouble_cap}.',
+        '{t}, a cry came from {p}. "Help!" It was {b:n}. {trouble_cap}.',
         "~{t}, whoever passed {p} could see {b} there, close to tears: {trouble}.",
     ),
     "helped": (
@@ -54,7 +54,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "~{t}, there was an errand to run: {b} had {o:a} for {c:n}, who was {p:at}, and gave it to {a:n} to deliver.",
     ),
     "deliver": (
-        '"This is for you, from {b:n}," <said> {a:n}, and gave {o} to {c}. "[I have been waiting for it|What a surprise|At last]!" <said> {c:n}.',
+        '"This is for you, from {b:n}," <said> {a:n}, and gave {o} to {c:o}. "[I have been waiting for it|What a surprise|At last]!" <said> {c:n}.',
         "{c} was already standing {p:at} when {a:n} came, and took {o} from {a:o} [with both hands|with a bow].",
         "~So {o} came safely to {c:n}, who paid {a:n} with [a song|a kiss on the cheek|a warm bun].",
     ),

@@ -35,7 +35,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "~Now {a:he} remembered: {a:he} had [put it down|dropped it] there [in a great hurry|to tie a shoe|to scratch {a:his} ear]{why}.",
     ),
     "handed_back": (
-        '{b} gave {o} back to {a}, and <joy>. "<thanks>!" {a:he} <said>.',
+        '{b} gave {o} back to {a:o}, and <joy>. "<thanks>!" {a:he} <said>.',
         '"Here is your {o:s}," <said> {b:n} and handed it to {a:n}, who [hugged {b:o}|did not know what to say|laughed with relief].',
         "~{b} put {o} into {a:n}'s hands without a word, and <joy>.",
     ),
@@ -94,7 +94,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "culprit": (
         'There sat {b}, [red in the face|looking at the floor]. "Yes, I took them," {b:he} <said>. "{excuse}."',
-        'It was {b} who had them. "Please do not be angry," <said> {b:n}. "{excuse}."',
+        'It was {b:n} who had them. "Please do not be angry," <said> {b:n}. "{excuse}."',
         '~"I have been waiting for someone to come," <said> {b:n}, who had the {goods} in {b:his} lap. "{excuse}."',
     ),
     "forgiven": (
@@ -105,7 +105,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "race": (
         '{t}, {a} and {b} had an argument about who was faster. "Let us race {r:to}," <said> {b:n}, "[and the winner shall have|for] {o:a}!"',
         "{t}, a race was held from {q} {p:to}. {a} and {b} [stood side by side|were to run against each other], and the prize was {o:a}.",
-        "~{t}, nothing would do but a race {r:to}: {a} against {b}, with {o:a} for the winner.",
+        "~{t}, nothing would do but a race {r:to}: {a} against {b:o}, with {o:a} for the winner.",
     ),
     "race_middle": (
         "{b} was [ahead at first|much faster at the start], but {b:he} {slip}. {a} ran on [without looking back|at a steady pace].",

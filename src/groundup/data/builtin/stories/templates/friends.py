@@ -51,7 +51,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "mediate": (
         '{c} [shook {c:his} head|could not bear it any longer]. "You {fools}," {c:he} <said>, "{advice}."',
         '<atlast>, {c} sat the two down {p:at}. "{advice}," {c:he} <said>.',
-        '~It took {c} to mend it. "Listen, you two," {c:he} <said>. "{advice}."',
+        '~It took {c:o} to mend it. "Listen, you two," {c:he} <said>. "{advice}."',
     ),
     "peace": (
         '"I am sorry," <said> {a:n}. "[So am I|I am sorry too|It was my fault]," <said> {b:n}, and they {pact}.',
@@ -61,7 +61,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "hide": (
         "{t}, {a} hid {o} <look> {p:at}. Only {b} was allowed to know.",
         '{t}, {a} took {b:n} aside. "Can you keep a secret? I am going to hide {o} {p:at}," {a:he} whispered, and so {a:he} did.',
-        "~{t}, when nobody but {b} was looking, {a} hid {o} {p:at}, <look>.",
+        "~{t}, when nobody but {b:o} was looking, {a} hid {o} {p:at}, <look>.",
     ),
     "pry": (
         '{c} [smelled a secret|was curious]. "Where is {o}?" {c:he} <asked>. {b} [looked at the sky|bit {b:his} lip|said something about the weather] and did not tell.',
@@ -86,7 +86,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "returned": (
         '"Where is my {o:s}?" <asked> {b:n}. {a} [turned red|struck {a:his} brow], ran {p:to}, and brought it back [polished|with a jar of honey|with a thousand excuses].',
         "[Late that night|The same evening], {a} remembered, fetched it {p:from} and returned it to {b:n}, who [had not even missed it|said nothing, but smiled].",
-        "~It was {b} who went {p:to} in the end and fetched {o} home. {a} [apologised|was ashamed], and baked a cake for {b:o}.",
+        "~It was {b:n} who went {p:to} in the end and fetched {o} home. {a} [apologised|was ashamed], and baked a cake for {b:o}.",
     ),
     "chat": (
         '"[Do you think|Tell me, do you believe] that {musing}?" <asked> {a:n}. "[Who knows|Perhaps|Only on Sundays|I have often wondered]," <said> {b:n}.',

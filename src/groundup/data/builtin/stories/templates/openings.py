@@ -7,7 +7,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "[Once upon a time|Long ago|Many years ago|Once|In days gone by|One {season}], {world}, there lived {a:full}"
         "[ {a:trait}|, {a:trait}, as everyone knew|].",
         "{world}, {p:at}, lived {a:full}, {a:trait}.",
-        "This is the story of {a:full} who lived {world}[| and had seen many a {season} there].",
+        "This is the story of {a:full} who lived {world}[| and had seen many {season}s there].",
         "Everybody {world} knew {a:full}[|, {a:trait}|, and everybody was fond of {a:him}].",
         "There was once {a:full}, {a:trait}. {a:He} lived {world}[, {p:at}|].",
         "If you had come to a certain place {world} one {season}, you would have met {a:full}[|, {a:trait}].",
@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "[Of all {a:his} things, {a:n} liked {a:his} {o:full} best|More than anything else, {a:n} loved {a:his} {o:full}].",
         "Among the things {a} owned was {o:a}[, somewhat scratched but still good| that nobody else could have mended|].",
         "{a} [kept|carried] {o:a} with {a:him}[ wherever {a:he} went|, as always| in all weathers].",
-        "~One thing was never far from {a}: {a:his} {o:full}[, old as it was|].",
+        "~One thing was never far from {a:o}: {a:his} {o:full}[, old as it was|].",
     ),
     "go": (
         "{a} <walked> {way} {p:to}.",
@@ -75,7 +75,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "{b} was [already|still] there[, sitting on an upturned bucket|, and waved].",
         '"[Good day|Hello|There you are|How good to see you|Well met]!" <cried> {b:n}, who [had been waiting|was glad to see a friend'
         "|happened to be there].",
-        "~And who should be there but {b}[|, busy with some work|, half asleep].",
+        "~And who should be there but {b:n}[|, busy with some work|, half asleep].",
     ),
     "fetch": (
         "{b} [soon came by|came along just then|turned up a little later], [whistling|out of breath|with a basket on one arm"

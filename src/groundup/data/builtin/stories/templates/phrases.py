@@ -1,5 +1,7 @@
 """Phrases that many templates share, written <name> there."""
 
+# ruff: noqa: E501 (lists of words)
+
 PHRASES: dict[str, tuple[str, ...]] = {
     "said": ("said", "said", "said", "said", "murmured", "declared"),
     "cried": ("cried", "called", "shouted", "exclaimed"),

@@ -21,7 +21,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "scene_own": (
         "{a} [had|carried|had brought along] {o:a}, and {b} had {x:a}.",
         "With {a:n} was {o:a}; {b} had {x:a}.",
-        "[{o:a} belonged to {a}|{a} was carrying {o:a} about], and {b} never went out without {x:a}.",
+        "[{o:a} belonged to {a:o}|{a} was carrying {o:a} about], and {b} never went out without {x:a}.",
         "~{a} was not to be seen without {o:a}, nor {b} without {x:a}.",
     ),
     "scene_go": (
