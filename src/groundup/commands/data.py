@@ -61,7 +61,7 @@ class DataInspect(DataCommand):
             tokenizer = load_tokenizer(self.tokenizer)
         problems = Problems("skip")
         report: dict[str, Any] = dict(describe_source(self.source, self.column, self.separator))
-        report |= inspect_documents(self.documents(problems), tokenizer)
+        report |= inspect_documents(self.documents(problems), problems, tokenizer)
         report |= {"problems": problems.count, "files_left_out": len(problems.skipped_files)}
         say(f"{self.source}: {report['format']} ({report['why']})\n")
         shown = ("documents", "characters", "bytes", "tokens", "bytes_per_token", "problems", "files_left_out")

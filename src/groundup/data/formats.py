@@ -12,6 +12,7 @@ FORMATS: dict[str, frozenset[str]] = {
     "ShareGPT": frozenset({"conversations"}),
     "prompt-completion": frozenset({"prompt", "completion"}),
     "Alpaca": frozenset({"instruction", "output"}),
+    "question-answer": frozenset({"question", "answer"}),
     "text": frozenset({"text"}),
     "prompt only": frozenset({"prompt"}),
 }
@@ -31,7 +32,8 @@ def nearest_format(columns: Iterable[str]) -> str:
 
 
 def render_record(record: Mapping[str, Any]) -> str | None:
-    """A conversation, prompt-completion, Alpaca or preference record as plain text; None for other records.
+    """A conversation, prompt-completion, Alpaca, question-answer or preference record as plain text; None for other
+    records.
 
     One paragraph a turn. This is for reading and for pre-training on such data as prose; fine-tuning renders the same
     records with the model's chat template and a loss mask instead.
@@ -45,6 +47,8 @@ def render_record(record: Mapping[str, Any]) -> str | None:
         return _join(record["prompt"], record["completion"])
     if format == "Alpaca":
         return _join(record["instruction"], record.get("input"), record["output"])
+    if format == "question-answer":
+        return _join(record["question"], record["answer"])
     if format == "preference":
         return _join(record.get("prompt"), record["chosen"])
     return None

@@ -50,7 +50,9 @@ def _first_columns(file: Path) -> list[str] | None:
     return None if first is None else list(first[1])
 
 
-def inspect_documents(documents: Iterable[Document], tokenizer: Encoder | None = None) -> dict[str, Any]:
+def inspect_documents(
+    documents: Iterable[Document], problems: Problems, tokenizer: Encoder | None = None
+) -> dict[str, Any]:
     """Counts, quantiles of lengths, and the beginning of the first document; a `DataError` if there are none.
 
     Memory: eight bytes a document and measure.
@@ -64,7 +66,8 @@ def inspect_documents(documents: Iterable[Document], tokenizer: Encoder | None =
         if tokenizer:
             lengths["tokens"].append(len(tokenizer.encode_batch([document.text])[0]))
     if first is None:
-        raise DataError("the source holds no usable documents; `groundup data validate` lists what is wrong")
+        said = problems.messages or problems.skipped_files or ["every text is empty"]
+        raise DataError(f"no usable documents. {said[0]}")
     report: dict[str, Any] = {"documents": len(lengths["bytes"])} | {key: sum(v) for key, v in lengths.items()}
     if tokenizer:
         report["bytes_per_token"] = round(report["bytes"] / max(1, report["tokens"]), 3)

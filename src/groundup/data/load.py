@@ -67,13 +67,22 @@ def load_data(config: DataConfig, tokenizer: Encoder) -> Data:
     Raises a `DataError` if a source cannot be read, or is too small for the context length (it says how many tokens
     are needed).
     """
-    tokens = {source: load_tokens(source, config, tokenizer) for source in config.source}
+    tokens = {
+        name: load_tokens(source, config, tokenizer)
+        for name, source in zip(short_names(config.source), config.source, strict=True)
+    }
     train = {source: _rows(config, tokenizer, parts["train"], "train") for source, parts in tokens.items()}
 
     def held_out(part: Part) -> dict[str, Rows]:
         return {s: _rows(config, tokenizer, parts[part], part) for s, parts in tokens.items() if len(parts[part])}
 
     return Data(config, Mixture(train, config.weights), held_out("validation"), held_out("test"), tokens)
+
+
+def short_names(sources: list[str]) -> list[str]:
+    """File and folder names without their path, where that tells them apart: data that moves stays the same data."""
+    names = [Path(source).name or source for source in sources]
+    return names if len(set(names)) == len(names) else list(sources)
 
 
 def _rows(config: DataConfig, tokenizer: Encoder, tokens: Tokens, part: Part) -> Rows:

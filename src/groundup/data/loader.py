@@ -11,7 +11,7 @@ import torch
 
 from groundup.base.errors import DataError, UsageError
 from groundup.data.mixture import Mixture
-from groundup.data.order import Sampling, rows_at
+from groundup.data.order import Order, Sampling
 from groundup.data.packing import Rows
 
 Batch = dict[str, Any]
@@ -44,7 +44,7 @@ class Loader:
 
     - batch_size: rows of one batch over all ranks; can be changed between batches. Rank r of W gets rows r, r + W, r
       + 2W, ..., so all ranks together see the same batches whatever W is.
-    - seed, sampling: see `order.rows_at`. An epoch's last batch is filled up from the next epoch.
+    - seed, sampling: see `Order`. An epoch's last batch is filled up from the next epoch.
     - workers: threads that read ahead. They change nothing but speed.
 
     `state_dict` holds the place after the last batch that was handed out, not after those read ahead.
@@ -67,6 +67,7 @@ class Loader:
         self.seed = seed
         self.sampling: Sampling = sampling
         self.rank, self.world_size = rank, world_size
+        self._orders = [Order(rows, sampling, seed, number) for number, rows in enumerate(self.mixture.rows)]
         self._place = Place(0, 0, (0,) * len(self.mixture.rows))
         self._ahead: deque[tuple[_Plan, Future[Batch]]] = deque()
         self._workers = workers
@@ -118,9 +119,7 @@ class Loader:
         for number in np.unique(sources):
             here = sources == number
             ordinals = drawn[number] + np.arange(here.sum())
-            starts[here], lengths[here] = rows_at(
-                self.mixture.rows[number], ordinals, self.sampling, self.seed, int(number)
-            )
+            starts[here], lengths[here] = self._orders[number].at(ordinals)
             drawn[number] += len(ordinals)
         after = Place(place.rows + size, place.tokens + int(lengths.sum()), tuple(drawn))
         own = slice(self.rank, None, self.world_size)

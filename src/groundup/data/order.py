@@ -1,5 +1,6 @@
 """Which row comes when: a function of (seed, epoch, place) alone, so that any place of any epoch can be resumed."""
 
+import functools
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from groundup.data.packing import Rows
 Sampling = Literal["shuffled", "sequential", "random"]
 
 _ROUNDS = 6
+_BLOCK = 1024
 
 
 def scramble(values: np.ndarray, *key: int) -> np.ndarray:
@@ -46,21 +48,42 @@ def _feistel(x: np.ndarray, half: int, key: tuple[int, ...]) -> np.ndarray:
     return (left << bits) | right
 
 
-def rows_at(
-    rows: Rows, ordinals: np.ndarray, sampling: Sampling, seed: int, stream: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """The (starts, lengths) of the rows drawn as number `ordinals` (n,), counted from 0 over all epochs.
+class Order:
+    """The rows of one source in the order in which they are drawn.
 
     - shuffled: every row once an epoch, each epoch in another order.
     - sequential: every row once an epoch, in the order of the data.
     - random: windows that begin anywhere, drawn with replacement, as nanoGPT does.
     `stream` keeps apart sources that share a seed.
     """
-    if sampling == "random":
-        return rows.anywhere(scramble(ordinals, seed, stream))
-    epochs, places = np.divmod(ordinals, len(rows))
-    if sampling == "shuffled":
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            places[here] = permuted(places[here], len(rows), seed, stream, int(epoch))
-    return rows.locate(places)
+
+    def __init__(self, rows: Rows, sampling: Sampling, seed: int, stream: int = 0):
+        self.rows, self.sampling, self.key = rows, sampling, (seed, stream)
+        # Small batches would spend more time in numpy's calls than in its loops: rows are found a block at a time.
+        self._block = functools.lru_cache(maxsize=4)(self._find_block)
+
+    def at(self, ordinals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The (starts, lengths) of the rows drawn as number `ordinals` (n,), ascending, counted from 0 over all
+        epochs.
+        """
+        if not len(ordinals):
+            return ordinals, ordinals
+        first = int(ordinals[0]) // _BLOCK
+        blocks = [self._block(number) for number in range(first, int(ordinals[-1]) // _BLOCK + 1)]
+        starts, lengths = np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
+        places = ordinals - first * _BLOCK
+        return starts[places], lengths[places]
+
+    def _find_block(self, number: int) -> np.ndarray:
+        return np.stack(self.find(np.arange(number * _BLOCK, (number + 1) * _BLOCK)))
+
+    def find(self, ordinals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `at`, from the definition."""
+        if self.sampling == "random":
+            return self.rows.anywhere(scramble(ordinals, *self.key))
+        epochs, places = np.divmod(ordinals, len(self.rows))
+        if self.sampling == "shuffled":
+            for epoch in np.unique(epochs):
+                here = epochs == epoch
+                places[here] = permuted(places[here], len(self.rows), *self.key, int(epoch))
+        return self.rows.locate(places)

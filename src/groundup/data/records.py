@@ -13,6 +13,8 @@ from groundup.data.reading import MAX_LINE, read_lines
 MAX_JSON = 2**30
 """Characters in a .json file, which is one value and has to be held whole (JSONL has no such limit)."""
 
+_NEWLINE = "\n"
+
 Record = tuple[int, dict[str, Any]]
 
 
@@ -52,25 +54,26 @@ def _list_items(path: Path, text: str, problems: Problems) -> Iterator[Record]:
         return
     line, counted = 1, 0
     at = _skip_space(text, at + 1)
-    while not text.startswith("]", at):
-        line += text.count("\n", counted, at)
-        counted, where = at, f"{path}:{line}"
+    closed = text.startswith("]", at)
+    at += closed
+    while not closed:
+        line, counted = line + text.count("\n", counted, at), at
         try:
             value, at = _decoder.raw_decode(text, at)
-            if at == len(text):
-                raise ValueError("the list has no end")
         except (ValueError, RecursionError) as error:
-            problems.add(where, _json_message(error))
+            problems.add(f"{path}:{line}", _json_message(error))
             return  # where the next item begins is not known
-        if isinstance(value, dict):
-            yield line, value
-        else:
-            problems.add(where, f"expected an object, found {type(value).__name__}")
+        yield from _record(value, f"{path}:{line}", line, problems)
         at = _skip_space(text, at)
-        at = _skip_space(text, at + 1) if text.startswith(",", at) else at
-        if not text.startswith(("]", "{", "[", '"'), at) and at >= len(text):
-            problems.add(where, "the list has no end: the file is cut short")
+        closed = text.startswith("]", at)
+        if not closed and not text.startswith(",", at):
+            where = f"{path}:{line + text.count(_NEWLINE, counted, at)}"
+            problems.add(where, "not valid JSON: the list goes on without a comma, or has no end")
             return
+        at = _skip_space(text, at + 1)
+    if text[at:].strip():
+        where = f"{path}:{line + text.count(_NEWLINE, counted, at)}"
+        problems.add(where, "not valid JSON: text after the end of the list")
 
 
 def _skip_space(text: str, at: int) -> int:
@@ -85,6 +88,10 @@ def _object(text: str, where: str, line: int, problems: Problems) -> Iterator[Re
     except (ValueError, RecursionError) as error:
         problems.add(where, _json_message(error))
         return
+    yield from _record(value, where, line, problems)
+
+
+def _record(value: Any, where: str, line: int, problems: Problems) -> Iterator[Record]:
     if isinstance(value, dict):
         yield line, value
     else:

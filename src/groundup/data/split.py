@@ -52,11 +52,12 @@ def split_documents(documents: Iterable[Document], split: Split) -> Iterator[tup
     single = len(head) < 2
     tail = split.method == "tail" or (split.method == "auto" and single)
     for document in itertools.chain(head, pending):
-        assigned = next((part for part in PARTS if document.meta.get("split") == part), None)
+        assigned: Part | None = next((part for part in PARTS if document.meta.get("split") == part), None)
         if assigned:
             yield assigned, document, True
         elif tail and split.train < 1:
-            yield from ((part, piece, not single) for part, piece in cut_document(document, split))
+            for part, piece in cut_document(document, split):
+                yield part, piece, not single
         else:
             yield part_of(document.text, split), document, not (tail and single)
 
