@@ -1,1 +1,1 @@
-"""Sources of text and what is made of them: corpora, cleaning, packing, loaders."""
+"""From files to batches: sources, splits, token shards, packing, mixtures, the loader."""
