@@ -52,10 +52,15 @@ def count_parameters(config: Any) -> int:
 
 
 def matrix_parameters(config: Any) -> int:
-    """Parameters that take part in a matrix product for each token: N of the 6 N rule (the head included, tied or not)."""
+    """Parameters that take part in a matrix product for each token: the head counts, tied or not."""
     s = config if isinstance(config, Shape) else Shape.of(config)
     per_layer = 2 * s.hidden * s.head_dim * (s.heads + s.kv_heads) + (3 if s.gated else 2) * s.hidden * s.intermediate
     return s.layers * per_layer + s.vocab * s.hidden
+
+
+def moe_parameters(*, hidden: int, intermediate: int, experts: int, active: int) -> tuple[int, int]:
+    """(all, active for one token) of a layer of gated experts, each 3 x hidden x intermediate; the router not counted."""
+    return experts * 3 * hidden * intermediate, active * 3 * hidden * intermediate
 
 
 def model_bytes(config: Any, dtype: str = "fp32") -> int:

@@ -1,4 +1,4 @@
-"""Published training recipes as settings: GPT-3 (Brown et al. 2020, table 2.1, appendix B), Llama 1 (Touvron et al. 2023).
+"""Published training recipes as settings: GPT-3 (Brown et al. 2020, table 2.1), Llama 1 (Touvron et al. 2023).
 
 `gpt3("175B")` and `llama1("65B")` return dicts for the optimizer, the schedule and the batch ramp. Nothing is repaired:
 GPT-3 13B has width 5140 with 40 heads of 128 (5120), and 1.3B has 24 heads of 128 at width 2048, as printed.

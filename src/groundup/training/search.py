@@ -3,8 +3,8 @@
     space = {"optimizer.lr": [1e-4, 3e-4, 1e-3], "schedule.warmup_steps": [0, 100]}
     best = search(base_config, GridSearch(space=space), evaluate, "search.jsonl")
 
-`evaluate(config, budget)` returns a score; lower is better. The driver trains nothing itself. Every trial is a line of the
-JSONL table, written before the next begins; started again with the same table it skips what is there.
+`evaluate(config, budget)` returns a score; lower is better. The driver trains nothing itself. Every trial is a line of
+the JSONL table, written before the next begins; started again with the same table it skips what is there.
 """
 
 import itertools
