@@ -22,7 +22,11 @@ STEPS = 60
 def small_model(seed=0):
     torch.manual_seed(seed)
     return torch.nn.Sequential(
-        torch.nn.Embedding(11, 12), torch.nn.Linear(12, 20), torch.nn.LayerNorm(20), torch.nn.GELU(), torch.nn.Linear(20, 7)
+        torch.nn.Embedding(11, 12),
+        torch.nn.Linear(12, 20),
+        torch.nn.LayerNorm(20),
+        torch.nn.GELU(),
+        torch.nn.Linear(20, 7),
     )
 
 
@@ -175,13 +179,15 @@ def test_orthogonalise_brings_singular_values_near_one():
     assert values.min() > 0.5
     assert values.max() < 1.3
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    cosine = torch.nn.functional.cosine_similarity(orthogonalise(matrix, dtype=torch.float32).flatten(), (u @ v).flatten(), 0)
+    cosine = torch.nn.functional.cosine_similarity(
+        orthogonalise(matrix, dtype=torch.float32).flatten(), (u @ v).flatten(), 0
+    )
     assert cosine > 0.97
 
 
 @pytest.mark.row("OPT-11", reference="torch.optim")
 def test_decay_reaches_matrices_only():
-    """With zero gradients one AdamW step multiplies decayed tensors by 1 - lr wd and leaves the others, as torch does."""
+    """With zero gradients one AdamW step multiplies decayed tensors by 1 - lr wd and leaves the others."""
     ours, theirs = small_model(), small_model()
     before = copy.deepcopy(ours)
     optimizer = AdamWConfig(lr=0.5, weight_decay=0.1).build(ours.named_parameters())
@@ -230,7 +236,13 @@ def lambda_factors(make, total, **kwargs):
         (
             schedules.WSD(warmup_steps=7, decay_steps=20, minimum=0.1),
             hf.get_wsd_schedule,
-            {"num_warmup_steps": 7, "num_decay_steps": 20, "num_training_steps": 50, "min_lr_ratio": 0.1, "decay_type": "linear"},
+            {
+                "num_warmup_steps": 7,
+                "num_decay_steps": 20,
+                "num_training_steps": 50,
+                "min_lr_ratio": 0.1,
+                "decay_type": "linear",
+            },
         ),
         (
             schedules.WSD(warmup_steps=7, decay_steps=20, minimum=0.1, shape="cosine"),
@@ -291,7 +303,10 @@ def test_loss_scale_follows_torchs_grad_scaler():
     theirs = torch.amp.GradScaler("cpu", init_scale=1024.0, **settings)
     ours = LossScaler(1024.0, growth_interval=3)
     a, b = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
-    adam_a, adam_b = AdamWConfig(flat=False).build([("a", a)]), torch.optim.AdamW([b], lr=3e-4, betas=(0.9, 0.95), weight_decay=0)
+    adam_a, adam_b = (
+        AdamWConfig(flat=False).build([("a", a)]),
+        torch.optim.AdamW([b], lr=3e-4, betas=(0.9, 0.95), weight_decay=0),
+    )
     scales = set()
     factors = [1, 2, math.inf, 1, 1, 1, 5, 1, math.nan, math.inf, 1, 1, 1, 1, 1, 1]
     for factor in factors:

@@ -76,7 +76,7 @@ def palm_flops_per_token(config: Any, seq_len: int) -> int:
 
 
 def utilisation(tokens_per_second: float, flops_per_token: float, peak_flops: float) -> float:
-    """Model FLOPs utilisation (Chowdhery et al. 2022): the share of the peak that goes into the model's own products."""
+    """Model FLOPs utilisation (Chowdhery et al. 2022): the share of the peak that does the model's work."""
     return tokens_per_second * flops_per_token / peak_flops
 
 

@@ -186,7 +186,7 @@ def window_cache_bytes(
     batch: int = 1,
     dtype: str = "bf16",
 ) -> int:
-    """Sliding-window layers keep `window` tokens; `local_per_global` of them stand before each full layer (Gemma 3: 5)."""
+    """Sliding-window layers keep `window` tokens; `local_per_global` of them to each full layer (Gemma 3: 5)."""
     full = layers // (local_per_global + 1)
     settings = {"kv_heads": kv_heads, "head_dim": head_dim, "batch": batch, "dtype": dtype}
     local = kv_cache_bytes(layers=layers - full, seq_len=min(window, seq_len), **settings)

@@ -59,7 +59,7 @@ def matrix_parameters(config: Any) -> int:
 
 
 def moe_parameters(*, hidden: int, intermediate: int, experts: int, active: int) -> tuple[int, int]:
-    """(all, active for one token) of a layer of gated experts, each 3 x hidden x intermediate; the router not counted."""
+    """(all, active for one token) of a layer of gated experts, each 3 x hidden x intermediate, without router."""
     return experts * 3 * hidden * intermediate, active * 3 * hidden * intermediate
 
 

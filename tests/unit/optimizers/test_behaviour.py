@@ -1,6 +1,7 @@
 """Storage, state, precision, averages, ramp, early stopping, presets, search."""
 
 import copy
+import itertools
 import json
 import math
 
@@ -148,7 +149,10 @@ def test_replaced_storage_is_taken_over():
 
 
 def test_group_table_and_choice_for_embeddings():
-    named = [("embed.weight", torch.nn.Parameter(torch.zeros(5, 4))), ("norm.weight", torch.nn.Parameter(torch.zeros(4)))]
+    named = [
+        ("embed.weight", torch.nn.Parameter(torch.zeros(5, 4))),
+        ("norm.weight", torch.nn.Parameter(torch.zeros(4))),
+    ]
     assert group_table(decay_groups(named, 0.1)) == [("embed.weight", (5, 4), 0.1, ""), ("norm.weight", (4,), 0.0, "")]
     optimizer = AdamWConfig(decay_embeddings=False).build(named)
     assert {row[0]: row[2] for row in group_table(optimizer.param_groups)} == {"embed.weight": 0.0, "norm.weight": 0.0}
@@ -348,7 +352,9 @@ def test_batch_ramp_of_gpt3():
     assert ramp.micro_batches(0, 64, 50_000) == 1
 
 
-@given(st.integers(1, 10**7), st.integers(0, 10**9), st.integers(1, 10**7), st.lists(st.integers(0, 10**10), min_size=2))
+@given(
+    st.integers(1, 10**7), st.integers(0, 10**9), st.integers(1, 10**7), st.lists(st.integers(0, 10**10), min_size=2)
+)
 @settings(max_examples=80, deadline=None)
 def test_batch_ramp_rises_and_stays_within_bounds(start, ramp, full, seen):
     config = BatchRamp(start_tokens=start, ramp_tokens=ramp)
@@ -375,7 +381,7 @@ def test_early_stopping_and_its_state():
 
 @pytest.mark.row("OPT-24", reference="property: held-out loss of an overfitting network")
 def test_early_stopping_keeps_the_best_of_an_overfitting_run():
-    """A wide network on 12 noisy points: training loss keeps falling, held-out loss turns; stopping keeps its minimum."""
+    """A wide network on 12 noisy points: training loss keeps falling, held-out loss turns; its minimum is kept."""
     torch.manual_seed(0)
     x, held_x = torch.randn(12, 4), torch.randn(256, 4)
     direction = torch.randn(4, 1)
@@ -454,7 +460,7 @@ def test_schedules_stay_between_minimum_and_one_and_never_rise_after_warmup(warm
     ):
         after = schedule.values(total + 5)[warmup:]
         assert after[0] == 1.0
-        assert all(minimum - 1e-12 <= b <= a + 1e-12 for a, b in zip(after, after[1:], strict=False))
+        assert all(minimum - 1e-12 <= b <= a + 1e-12 for a, b in itertools.pairwise(after))
 
 
 def test_schedule_sets_every_group():
@@ -516,7 +522,9 @@ def test_search_reports_wrong_keys_before_any_trial_and_survives_nan(tmp_path):
     with pytest.raises(UsageError, match=r"Did you mean `width`"):
         search(Outer(), GridSearch(space={"widht": [1]}), bowl, tmp_path / "a.jsonl")
     assert not (tmp_path / "a.jsonl").exists()
-    best = search(Outer(), GridSearch(space={"width": [1, 8]}), lambda c, b: math.nan if c.width == 1 else 5, tmp_path / "b")
+    best = search(
+        Outer(), GridSearch(space={"width": [1, 8]}), lambda c, b: math.nan if c.width == 1 else 5, tmp_path / "b"
+    )
     assert best.settings == {"width": 8}
     (tmp_path / "c").write_text("[]\n")
     with pytest.raises(DataError, match="c:1"):
