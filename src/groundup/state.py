@@ -3,8 +3,8 @@
 `model.make_state(batch, max_len)` gives a State: one LayerState per module that remembers, under the module's dotted
 name. It is passed to `model(x, state=state)`, which updates it in place, and is never stored in a module.
 
-A row of a key-value cache is compact: the slot of a token is the number of real tokens of its row before it, and padding
-takes no slot. So rows of different lengths live side by side, whichever side they were padded on.
+A row of a key-value cache is compact: the slot of a token is the number of real tokens of its row before it, and
+padding takes no slot. So rows of different lengths live side by side, whichever side they were padded on.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """How a family's tensors are called elsewhere, declared once; loading and saving both follow from it.
 
-A rule pairs our names with theirs. Names are those of modules, so every suffix (`weight`, `bias`, `lora_A.weight`) follows
-its module; `{i}` runs over layers and `{e}` over experts. Where the tensors differ in form, an operation that knows its
-inverse stands between. Tensors are read and written pair by pair: peak memory is the model plus the tensors of one pair.
+A rule pairs our names with theirs. Names are those of modules, so every suffix (`weight`, `bias`, `lora_A.weight`)
+follows its module; `{i}` runs over layers and `{e}` over experts. Where the tensors differ in form, an operation that
+knows its inverse stands between. Tensors go pair by pair: peak memory is the model plus the tensors of one pair.
 
     WeightMap(
         rule("embed.tokens", "transformer.wte"),

@@ -19,7 +19,8 @@ class Context:
 
     Attributes:
         positions: (B, T) or (1, T) int64, what position encodings count.
-        documents: (B, T) int64 or None. 0 is padding; equal numbers attend to each other; a document is a contiguous run.
+        documents: (B, T) int64 or None. 0 is padding; equal numbers attend to each other; a document is one run of
+            equal numbers.
         state: what earlier calls left, or None.
         placement: where this call's tokens stand in the state, or None without one.
     """

@@ -17,7 +17,7 @@ class Embedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> Tensor:
         """The token vectors, (V, D): what an output head may be tied to."""
         return self.tokens.weight
 

@@ -1,7 +1,7 @@
 """Rotary position embedding (Su et al. 2021, RoFormer).
 
-Pair j of a head's features is rotated by the angle  position * theta^(-2j / dim),  so that the product of a rotated query
-and a rotated key depends on their distance alone. Two layouts of the pairs are in use:
+Pair j of a head's features is rotated by the angle  position * theta^(-2j / dim),  so that the product of a rotated
+query and a rotated key depends on their distance alone. Two layouts of the pairs are in use:
 
     half-split   (GPT-NeoX, Hugging Face Llama)   feature j is paired with feature j + dim/2
     interleaved  (RoFormer, Meta's Llama, GLM)    feature 2j is paired with feature 2j + 1

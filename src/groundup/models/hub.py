@@ -1,8 +1,8 @@
 """From a model folder or hub name to a Model, and back.
 
-Everything is compared before anything is allocated: the names and shapes that the checkpoint's header lists, taken through
-the family's weight map, must be exactly those of the model. Then tensors are copied one pair at a time, so that peak
-memory is the model plus one shard.
+Everything is compared before anything is allocated: the names and shapes that the checkpoint's header lists, taken
+through the family's weight map, must be exactly those of the model. Then tensors are copied one pair at a time, so that
+peak memory is the model plus one shard.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from groundup.base.device import pick_device, pick_dtype
+from groundup.base.device import choose_device, choose_dtype
 from groundup.base.errors import CheckpointError
 from groundup.base.folders import find_folder, read_config, write_model_folder
 from groundup.base.shards import ShardReader, ShardWriter
 from groundup.models.catalogue import config_from_hf, model_class
 from groundup.models.configs.base import ModelConfig
+
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -27,9 +29,9 @@ def build_model(
     config: ModelConfig, *, dtype: str | torch.dtype | None = None, device: str | torch.device | None = None
 ) -> "CausalLM":
     """A new model with initial weights, drawn in float32 from torch's generator; `dtype` float32 when None."""
-    with torch.device(pick_device(device or "cpu")):
+    with torch.device(choose_device(device or "cpu")):
         model = model_class(config).build(config)
-    return model if dtype is None else model.to(pick_dtype(dtype))
+    return model if dtype is None else model.to(choose_dtype(dtype))
 
 
 def load_model(
@@ -50,8 +52,8 @@ def load_model(
     cls = model_class(config)
     with torch.device("meta"):
         model = cls(config)
-    wanted_dtype = None if dtype is None else pick_dtype(dtype)
-    wanted_device = pick_device(device or "cpu")
+    wanted_dtype = None if dtype is None else choose_dtype(dtype)
+    wanted_device = choose_device(device or "cpu")
 
     weight_map = cls.weight_map(config)
     with ShardReader(folder) as reader:
@@ -92,8 +94,9 @@ def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_0
     with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
         for name, tensor in weight_map.save(own, own.__getitem__):
             writer.add(name, tensor.detach().cpu())
-    dtype = str(model.dtype).removeprefix("torch.")
-    write_model_folder(folder, model.config.to_hf() | {"dtype": dtype})
+    config = model.config.to_hf() | {"dtype": str(model.dtype).removeprefix("torch.")}
+    special = {name: config[name] for name in SPECIAL_IDS if config.get(name) is not None}
+    write_model_folder(folder, config, generation_config=special)
 
 
 def set_parameter(model: nn.Module, name: str, weight: Tensor) -> None:

@@ -6,17 +6,29 @@ from pydantic import Field, PositiveInt
 
 from groundup.base.config import Config
 from groundup.base.errors import CheckpointError, did_you_mean
+from groundup.base.hf_config import normalise_config
 
 # Keys that any config.json may carry and that change nothing in the forward pass. They are kept and written back.
 HARMLESS = frozenset(
-    ["_name_or_path", "_commit_hash", "architectures", "attn_implementation", "auto_map", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "decoder_start_token_id", "dtype", "torch_dtype", "transformers_version", "use_cache", "finetuning_task", "task_specific_params", "id2label", "label2id", "problem_type", "return_dict", "is_decoder", "is_encoder_decoder", "chunk_size_feed_forward", "output_attentions", "output_hidden_states", "add_cross_attention", "cross_attention_hidden_size", "tie_encoder_decoder", "torchscript", "prefix", "pruned_heads", "use_bfloat16", "tf_legacy_loss", "remove_invalid_values", "gradient_checkpointing", "pretraining_tp", "attribute_map", "num_key_value_groups", "unsloth_version", "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "output_scores", "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "exponential_decay_length_penalty"]
+    (
+        "_commit_hash _name_or_path add_cross_attention architectures attn_implementation attribute_map auto_map "
+        "bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size "
+        "decoder_start_token_id diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size "
+        "eos_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id "
+        "gradient_checkpointing id2label is_decoder is_encoder_decoder label2id length_penalty max_length min_length "
+        "no_repeat_ngram_size num_beam_groups num_beams num_key_value_groups num_return_sequences output_attentions "
+        "output_hidden_states output_scores pad_token_id prefix pretraining_tp problem_type pruned_heads "
+        "remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens "
+        "task_specific_params temperature tf_legacy_loss tie_encoder_decoder top_k top_p torch_dtype torchscript "
+        "transformers_version typical_p unk_token_id unsloth_version use_bfloat16 use_cache "
+    ).split()
 )
 
 
 class ModelConfig(Config):
     """The shape of a model.
 
-    A family subclasses it with `model_type: Literal["..."]`, its own fields, and what else differs: `aliases` (their other
+    A family subclasses it with `model_type: Literal["..."]`, its own fields, and what else differs: `aliases` (other
     spellings of our fields), `harmless` (keys of its config.json that change nothing), `architecture`.
     """
 
@@ -26,8 +38,8 @@ class ModelConfig(Config):
     sizes: ClassVar[dict[str, dict[str, Any]]] = {}
     """Published sizes: name -> the fields that make it."""
 
-    model_type: str
-    """The family."""
+    model_type: Any
+    """The family: a Literal of its own in every subclass."""
     vocab_size: PositiveInt
     """Token ids."""
     hidden_size: PositiveInt
@@ -47,8 +59,12 @@ class ModelConfig(Config):
 
     @classmethod
     def from_hf(cls, values: dict[str, Any]) -> Self:
-        """Read a config.json. Keys that might change the model and are not known here raise a `CheckpointError`."""
-        values = cls.translate(dict(values))
+        """Read a config.json, in today's spelling or an older one.
+
+        Raises:
+            CheckpointError: keys that are not known here and might change what the model computes.
+        """
+        values = cls.translate(normalise_config(values))
         names = {cls.aliases.get(name, name): name for name in values}
         known = {name: values[theirs] for name, theirs in names.items() if name in cls.model_fields}
         rest = {theirs: values[theirs] for name, theirs in names.items() if name not in cls.model_fields}
@@ -56,7 +72,8 @@ class ModelConfig(Config):
         if unknown:
             hint = did_you_mean(unknown[0], [*cls.model_fields, *cls.aliases])
             raise CheckpointError(
-                f"config.json of a {cls.family()} model has keys that are not understood here: {', '.join(unknown)}.{hint} "
+                f"config.json of a {cls.family()} model has keys that are not understood here: "
+                f"{', '.join(unknown)}.{hint} "
                 "They might change what the model computes, so it is not loaded."
             )
         known = {name: value for name, value in known.items() if value is not None or name == "kept"}

@@ -90,30 +90,25 @@ class LlamaConfig(ModelConfig):
             )
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads})"
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads})"
             )
         return self
 
     @classmethod
     def translate(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Bring the older spelling (rope_theta on top, rope_scaling beside it) into `rope_parameters`."""
-        rope = dict(values.pop("rope_scaling", None) or {}) | dict(values.get("rope_parameters") or {})
-        theta = values.pop("rope_theta", None)
-        if theta is not None:
-            rope.setdefault("rope_theta", theta)
-        if "type" in rope:
-            rope.setdefault("rope_type", rope.pop("type"))
-        if rope.get("rope_type") not in (None, "default", "linear", "llama3"):
-            raise CheckpointError(f"rope_type `{rope['rope_type']}` is not supported by this family")
-        values["rope_parameters"] = rope
+        """Refuse rotary variants that are not built here."""
+        kind = (values.get("rope_parameters") or {}).get("rope_type", "default")
+        if kind not in ("default", "linear", "llama3"):
+            raise CheckpointError(f"config.json: rope_type `{kind}` is not supported by this family")
         return values
 
     def to_hf(self) -> dict[str, Any]:
-        """config.json in today's spelling; `rope_theta` stands on top as well, for older readers."""
+        """config.json: only the rotary settings that count, and the head counts and widths that follow from others."""
         values = super().to_hf()
-        names = {"default": ("rope_theta",), "linear": ("rope_theta", "factor")}.get(self.rope_parameters.rope_type)
-        rope = {k: v for k, v in values["rope_parameters"].items() if names is None or k in ("rope_type", *names)}
-        values |= {"rope_parameters": rope, "rope_theta": self.rope_parameters.rope_theta}
+        used = {"default": {"rope_theta"}, "linear": {"rope_theta", "factor"}}.get(self.rope_parameters.rope_type)
+        rope = values["rope_parameters"]
+        values["rope_parameters"] = {k: v for k, v in rope.items() if used is None or k in used | {"rope_type"}}
         values["head_dim"] = self.head_dim or self.hidden_size // self.num_attention_heads
         values["num_key_value_heads"] = self.num_key_value_heads or self.num_attention_heads
         return values

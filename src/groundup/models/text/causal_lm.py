@@ -23,8 +23,9 @@ Head = Callable[[Tensor, nn.Module], Any]
 class CausalLM(nn.Module):
     """embed -> blocks -> norm -> lm_head.
 
-    A family subclasses this, overrides the factories (`make_*`) whose results differ, and declares its weight map; it does
-    not override `forward`. Parts may be None and blocks live in a dict: a pipeline stage is a model with parts removed.
+    A family subclasses this, overrides the factories (`make_*`) whose results differ, and declares its weight map; it
+    does not override `forward`. Parts may be None and blocks live in a dict: a pipeline stage is a model with parts
+    removed.
 
     Args:
         config: the shape.
@@ -156,7 +157,7 @@ class CausalLM(nn.Module):
     def tie_weights(self) -> None:
         """Make the head and the embedding one matrix where the config says so (Press & Wolf 2017)."""
         if self.config.tie_word_embeddings and self.embed is not None and self.lm_head is not None:
-            self.lm_head.weight = self.embed.weight
+            self.lm_head.weight = self.embed.tokens.weight
 
     @property
     def device(self) -> torch.device:

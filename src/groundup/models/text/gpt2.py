@@ -1,5 +1,5 @@
-"""GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each branch and at the end, an ungated MLP with GELU,
-biases everywhere, the head tied to the embedding. Residual projections begin smaller by sqrt(2 * layers).
+"""GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each branch and at the end, an ungated MLP with
+GELU, biases everywhere, the head tied to the embedding. Residual projections begin smaller by sqrt(2 * layers).
 """
 
 from torch import nn

@@ -1,5 +1,5 @@
-"""Llama (Touvron et al. 2023), from GPT-2: RMSNorm, rotary positions, a SwiGLU MLP, no biases, a head of its own. Llama 2
-70B and Llama 3 share each key-value head among several query heads; Llama 3.1 stretches the rotary wavelengths.
+"""Llama (Touvron et al. 2023), from GPT-2: RMSNorm, rotary positions, a SwiGLU MLP, no biases, a head of its own.
+Llama 2 70B and Llama 3 share each key-value head among several query heads; Llama 3.1 stretches the rotary wavelengths.
 """
 
 from torch import nn
