@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import random
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.base.console import table
 from groundup.base.errors import DataError
+from groundup.base.files import write_atomic
 from groundup.evaluation.likelihood import loglikelihood
 from groundup.evaluation.metrics.statistics import mean
 from groundup.evaluation.perplexity import measure
@@ -79,13 +78,7 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, atomically."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            json.dump(self.as_dict(), file, indent=2, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, path)
+        write_atomic(path, json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")
 
 
 def evaluate(
@@ -135,9 +128,7 @@ def _ask(
     scores = []
     for metric in results[0]:
         estimate = mean([result[metric] for result in results])
-        scores.append(
-            Score(task.name, task.version, metric, estimate.value, estimate.stderr, estimate.items, *common)
-        )
+        scores.append(Score(task.name, task.version, metric, estimate.value, estimate.stderr, estimate.items, *common))
     return scores
 
 

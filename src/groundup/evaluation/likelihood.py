@@ -1,7 +1,7 @@
 """Log-likelihood of texts under a model: of continuations, and of whole documents in overlapping windows.
 
-Rows of a batch are padded on the left, so what is scored stands at the right end of every row, and logits are computed only
-there, in slices: memory stays bounded and a row's result does not depend on its batch.
+Rows of a batch are padded on the left, so what is scored stands at the right end of every row, and logits are computed
+only there, in slices: memory stays bounded and a row's result does not depend on its batch.
 """
 
 import math
@@ -53,7 +53,7 @@ class Span:
 def loglikelihood(
     model: Any, tokenizer: "Tokenizer", pairs: Sequence[tuple[str, str]], *, batch_size: int = 16
 ) -> list[Likelihood]:
-    """log p(continuation | context) for each (context, continuation).
+    """Log p(continuation | context) for each (context, continuation).
 
     An empty context stands for the begin of a text. See `encode_pair` for where the tokens are cut.
 
@@ -70,7 +70,7 @@ def loglikelihood(
             )
     scored = score_spans(model, spans, batch_size)
     return [
-        Likelihood(sum(logprobs), greedy, len(logprobs), len(text.encode()), tuple(logprobs))
+        Likelihood(sum(logprobs), greedy, len(logprobs), utf8_length(text), tuple(logprobs))
         for (logprobs, greedy), (_, text) in zip(scored, pairs, strict=True)
     ]
 
@@ -84,11 +84,11 @@ def rolling_loglikelihood(
     stride: int | None = None,
     batch_size: int = 16,
 ) -> list[Likelihood]:
-    """log p(text) of whole documents of any length, each token scored exactly once.
+    """Log p(text) of whole documents of any length, each token scored exactly once.
 
-    A document begins after the tokenizer's begin (or end-of-text) token; where there is neither, its first token is charged
-    log V, so that the sum stays the length of a complete code. A long one is cut into windows that overlap: all but the first score their
-    last `stride` tokens only, with the tokens before as context.
+    A document begins after the tokenizer's begin (or end-of-text) token; where there is neither, its first token is
+    charged log V, so that the sum stays the length of a complete code. A long one is cut into windows that overlap: all
+    but the first score their last `stride` tokens only, with the tokens before as context.
 
     Args:
         model: a causal language model.
@@ -121,7 +121,7 @@ def rolling_loglikelihood(
         parts[i] += logprobs
         greedy[i] &= best
     return [
-        Likelihood(sum(part), best, len(part), len(text.encode()), tuple(part))
+        Likelihood(sum(part), best, len(part), utf8_length(text), tuple(part))
         for part, best, text in zip(parts, greedy, texts, strict=True)
     ]
 
@@ -141,8 +141,8 @@ def windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, i
 def encode_pair(tokenizer: "Tokenizer", context: str, continuation: str) -> Span:
     """Tokens of context + continuation; those of the continuation are scored.
 
-    Spaces at the end of the context move to the continuation, since tokenizers put them before a word. Where the text as a
-    whole is cut such that a token straddles the border, context and continuation are encoded apart.
+    Spaces at the end of the context move to the continuation, since tokenizers put them before a word. Where the text
+    as a whole is cut such that a token straddles the border, context and continuation are encoded apart.
     """
     stripped = context.rstrip(" ")
     context, continuation = stripped, context[len(stripped) :] + continuation
@@ -204,3 +204,6 @@ def target_scores(targets: Tensor) -> Callable[[Tensor, Any], tuple[Tensor, Tens
     return head
 
 
+def utf8_length(text: str) -> int:
+    """Bytes of a text in UTF-8; a lone surrogate counts three, as the U+FFFD that tokenizers read instead."""
+    return len(text.encode("utf-8", errors="surrogatepass"))

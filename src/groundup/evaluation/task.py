@@ -1,7 +1,7 @@
 """Task: a set of items with known answers, and how an answer is scored.
 
-An item says which continuations are to be scored (`requests`) and turns their likelihoods into named scores (`score`). So a
-new kind of item needs no change in the harness.
+An item says which continuations are to be scored (`requests`) and turns their likelihoods into named scores (`score`). So
+a new kind of item needs no change in the harness.
 """
 
 import hashlib
@@ -73,7 +73,10 @@ class MultipleChoice:
 
 @dataclass(frozen=True)
 class Cloze:
-    """Fill in the end of `context`: right where every token of `answer` is the model's first choice (LAMBADA, Paperno et al. 2016)."""
+    """Fill in the end of `context`, as in LAMBADA (Paperno et al. 2016).
+
+    Right where every token of `answer` is the model's first choice.
+    """
 
     context: str
     answer: str
@@ -98,8 +101,15 @@ class Cloze:
 class Task(Protocol):
     """Items under a name; the version changes when scores can no longer be compared."""
 
-    name: str
-    version: int
+    @property
+    def name(self) -> str:
+        """For reports."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Changes when the items or their scoring do."""
+        ...
 
     def __len__(self) -> int: ...
 

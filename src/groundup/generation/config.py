@@ -1,4 +1,4 @@
-"""SamplingConfig: how the next token is chosen and when a text ends. No torch here, so that the command line starts fast."""
+"""SamplingConfig: how the next token is chosen and when a text ends. No torch here: the command line starts fast."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -32,7 +32,7 @@ class SamplingConfig(Config):
     logit_bias: dict[int, float] = Field(default_factory=dict)
     """Token id -> number added to its logit; -inf forbids it. On the command line: --logit-bias 13=-5"""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens to generate. None: 256, or what the model's context leaves; a number that does not fit is an error."""
+    """Most tokens to generate. None: 256, or what the context leaves; a number that does not fit is an error."""
     min_new_tokens: int = Field(default=0, ge=0)
     """No end-of-text and no stop id before this many tokens."""
     stop: list[str] = Field(default_factory=list)
@@ -47,7 +47,9 @@ class SamplingConfig(Config):
     """NaN or +inf among the logits: stop with an error, or replace them by 0 and by the largest number."""
 
 
-def with_overrides(config: SamplingConfig | None, stop: str | Sequence[str] | None, values: dict[str, Any]) -> SamplingConfig:
+def with_overrides(
+    config: SamplingConfig | None, stop: str | Sequence[str] | None, values: dict[str, Any]
+) -> SamplingConfig:
     """`config` (default: SamplingConfig()) with other stop texts and other values; UsageError for unknown names."""
     if stop is not None:
         values = {**values, "stop": [stop] if isinstance(stop, str) else list(stop)}

@@ -1,14 +1,14 @@
 """generate and stream: continue prompts with a causal language model.
 
-Prompts of different lengths share a batch by left padding (documents = 0), so the last column is the last token of every
-row. The state is allocated once; a prompt is read in chunks; the head sees the last token only; rows that end leave the
-batch. A decoding step asks the device once: for the tokens.
+Prompts of different lengths share a batch by left padding (documents = 0), so the last column is the last token of
+every row. The state is allocated once; a prompt is read in chunks; the head sees the last token only; rows that end leave
+the batch. A decoding step asks the device once: for the tokens.
 """
 
 import contextlib
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,8 +106,8 @@ def stream(
 ) -> Iterator[str]:
     """Continue one prompt; yields the text in pieces as soon as they are certain.
 
-    Joined they are the text that `generate` gives. The generator's return value is the Completion. Arguments and errors as
-    in `generate`; errors in the arguments come before the first piece is asked for.
+    Joined they are the text that `generate` gives. The generator's return value is the Completion. Arguments and errors
+    as in `generate`; errors in the arguments come before the first piece is asked for.
     """
     config = _with_seed(with_overrides(sampling, stop, overrides))
     (row,) = _rows(model, tokenizer, encode_prompts(tokenizer, prompt, bos), config, False)
@@ -139,9 +139,7 @@ class Row:
         self.ids.append(token)
         if token in eos:
             self.finish_reason = "eos"
-        elif token in stop_ids:
-            self.finish_reason = "stop"
-        elif self.text.push(token):
+        elif token in stop_ids or self.text.push(token):
             self.finish_reason = "stop"
         elif len(self.ids) >= self.limit:
             self.finish_reason = "length"
@@ -157,7 +155,7 @@ class Row:
 
 
 @torch.inference_mode()
-def decode(model: Any, tokenizer: "Tokenizer", rows: list[Row], config: SamplingConfig) -> Iterator[None]:
+def decode(model: Any, tokenizer: "Tokenizer", rows: list[Row], config: SamplingConfig) -> Generator[None, None, None]:
     """Generate for all rows at once, in place; yields after every step."""
     device = next(model.parameters()).device
     eos, stop_ids = frozenset(() if config.ignore_eos else end_ids(model, tokenizer)), frozenset(config.stop_ids)
@@ -202,8 +200,8 @@ def _record(rows: list[Row], tokens: Tensor, logits: Tensor, eos: frozenset[int]
     for i, (row, token) in enumerate(zip(rows, numbers, strict=True)):
         if token < 0:
             raise NotFiniteError(
-                f"the model gave NaN or infinite scores for token {len(row.ids) + 1} after a prompt of {len(row.prompt)}: "
-                "check the checkpoint (`groundup models verify`) and dtype; invalid_scores=replace goes on regardless"
+                f"the model gave NaN or infinite scores for token {len(row.ids) + 1} "
+                f"after a prompt of {len(row.prompt)}: check the checkpoint (`groundup models verify`) and dtype; invalid_scores=replace goes on regardless"
             )
         row.push(token, eos, stop_ids)
         if row.logprobs is not None and scores is not None:
@@ -229,7 +227,7 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]], state: Any, device: to
 
 
 def pad_left(rows: Sequence[Sequence[int]], device: torch.device | None = None) -> tuple[Tensor, Tensor | None]:
-    """Rows of ids -> ids (B, T), padded with 0 on the left, and documents (B, T): 0 for padding, else 1; None without any."""
+    """Rows of ids -> ids (B, T), padded on the left, and documents (B, T): 0 for padding, else 1; None without any."""
     width = max(map(len, rows))
     ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], dtype=torch.int64)
     if all(len(row) == width for row in rows):
@@ -313,7 +311,9 @@ def _rows(
     rows = []
     for ids in prompts:
         limit = new_tokens(model, len(ids), config.max_new_tokens)
-        rows.append(Row(ids, limit, TextStream(tokenizer, config.stop), copies[tuple(ids)], [], [] if logprobs else None))
+        rows.append(
+            Row(ids, limit, TextStream(tokenizer, config.stop), copies[tuple(ids)], [], [] if logprobs else None)
+        )
         copies[tuple(ids)] += 1
     return rows
 

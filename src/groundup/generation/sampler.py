@@ -1,7 +1,7 @@
 """Sampler: a SamplingConfig applied to the rows of a batch, step by step.
 
-Randomness is one uniform number a row and step, from a counter-based generator whose key is (seed, prompt, how many equal
-prompts stand before it). So a row's text depends on nothing else in the batch, and no device needs a generator.
+Randomness is one uniform number a row and step, from a counter-based generator whose key is (seed, prompt, how many
+equal prompts stand before it). So a row's text depends on nothing else in the batch, and no device needs a generator.
 """
 
 import hashlib
@@ -49,16 +49,15 @@ class Sampler:
             self.bias = torch.zeros(vocab_size, device=device)
             self.bias[list(config.logit_bias)] = torch.tensor(list(config.logit_bias.values()), device=device)
         if config.repetition_penalty != 1:
-            self.seen = torch.zeros(shape, dtype=torch.bool)
-            for row, ids in enumerate(prompts):
-                self.seen[row, torch.tensor(ids, dtype=torch.int64)] = True
-            self.seen = self.seen.to(device)
+            self.seen = seen_tokens(prompts, vocab_size).to(device)
         if config.frequency_penalty or config.presence_penalty:
             self.counts = torch.zeros(shape, device=device)
         if config.min_new_tokens and end_ids:
             self.ends = torch.tensor(list(end_ids), device=device)
         if config.temperature > 0:
-            numbers = np.stack([uniforms(config.seed, ids, copy, steps) for ids, copy in zip(prompts, copies, strict=True)])
+            numbers = np.stack(
+                [uniforms(config.seed, ids, copy, steps) for ids, copy in zip(prompts, copies, strict=True)]
+            )
             dtype = torch.float32 if device.type == "mps" else torch.float64
             self.uniform = torch.from_numpy(numbers).to(device, dtype)
 
@@ -125,6 +124,14 @@ def shortlist(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor | 
     if config.min_p > 0:
         logits = sampling.min_p(logits, config.min_p)
     return logits, indices
+
+
+def seen_tokens(prompts: Sequence[Sequence[int]], vocab_size: int) -> Tensor:
+    """(B, V) bool: which tokens each prompt holds."""
+    seen = torch.zeros(len(prompts), vocab_size, dtype=torch.bool)
+    for row, ids in enumerate(prompts):
+        seen[row, torch.tensor(ids, dtype=torch.int64)] = True
+    return seen
 
 
 def uniforms(seed: int | None, prompt: Sequence[int], copy: int, steps: int) -> np.ndarray:

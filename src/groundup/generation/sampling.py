@@ -1,7 +1,7 @@
 """From logits to a distribution to a token: pure functions.
 
-Letters: B rows, V vocabulary. Each function takes logits (B, V), float, and returns new ones; a token that may not be chosen
-has -inf. Every one except the penalties of OpenAI's API behaves as the processor of the same name in transformers.
+Letters: B rows, V vocabulary. Each function takes logits (B, V), float, and returns new ones; a token that may not be
+chosen has -inf. All but the count penalties behave as the processor of the same purpose in transformers.
 """
 
 import torch
@@ -58,7 +58,7 @@ def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 
 def count_penalties(logits: Tensor, counts: Tensor, frequency: float, presence: float) -> Tensor:
-    """z_i - frequency * count_i - presence * [count_i > 0] (OpenAI's API). counts (B, V): times a token was generated."""
+    """z_i - frequency * count_i - presence * [count_i > 0] (OpenAI's API). counts (B, V): times generated."""
     return logits - frequency * counts - presence * (counts > 0)
 
 

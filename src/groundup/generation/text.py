@@ -29,7 +29,7 @@ class TextStream:
 
     def push(self, token: int) -> bool:
         """Add a token; whether a stop text has come."""
-        if token not in self._special:
+        if token not in self._special and token < self.tokenizer.vocab_size:  # models may have spare ids at the end
             self._add(self._decode(self.tokenizer.token_bytes(token)))
         return self.stopped
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standin import Bytes, Decay
 
 from groundup.base.errors import NotFiniteError, UsageError
 from groundup.generation import generate as module
 from groundup.generation.config import SamplingConfig
 from groundup.generation.generate import generate, stream
 from groundup.generation.text import TextStream
+from standin import Bytes, Decay
 
 PROMPTS = ["The cat", "A much longer prompt than that", "x", "The cat", "Où ça?"]
 SETTINGS = [
@@ -161,7 +161,10 @@ def test_streamed_pieces_are_the_text(seed, stop, options):
 
 @pytest.mark.row("INF-08", reference="property")
 @settings(max_examples=300, deadline=None)
-@given(st.text(alphabet="aébß猫😀\n", max_size=30), st.lists(st.text(alphabet="aébß猫", min_size=1, max_size=4), max_size=3))
+@given(
+    st.text(alphabet="aébß猫😀\n", max_size=30),
+    st.lists(st.text(alphabet="aébß猫", min_size=1, max_size=4), max_size=3),
+)
 def test_no_piece_is_taken_back(text, stop):
     stream, pieces = TextStream(Bytes(), stop), []
     for byte in text.encode():

@@ -13,7 +13,9 @@ LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, 3.0], [0.0, 0.1, 0.2, 0.3, 0.4]])
 
 
 @pytest.mark.row("INF-02", reference="published: Stanford CS324, introduction")
-@pytest.mark.parametrize(("t", "expected"), [(1, (0.4, 0.6)), (0.5, (0.31, 0.69)), (0.2, (0.12, 0.88)), (0, (0, 1)), (1e9, (0.5, 0.5))])
+@pytest.mark.parametrize(
+    ("t", "expected"), [(1, (0.4, 0.6)), (0.5, (0.31, 0.69)), (0.2, (0.12, 0.88)), (0, (0, 1)), (1e9, (0.5, 0.5))]
+)
 def test_annealing(t, expected):
     annealed = sampling.temperature(torch.tensor([[0.4, 0.6]]).log(), t).softmax(-1)
     assert [round(float(x), 2) for x in annealed[0]] == pytest.approx(list(expected))

@@ -5,6 +5,8 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
+from groundup.evaluation.metrics.statistics import Estimate, mean
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -27,10 +29,9 @@ def f1(prediction: str, answers: str | Sequence[str]) -> float:
     return max(_f1(normalize(prediction).split(), normalize(answer).split()) for answer in _listed(answers))
 
 
-def accuracy(predictions: Sequence[object], answers: Sequence[object]) -> float:
-    """Share of predictions that equal their answer."""
-    pairs = list(zip(predictions, answers, strict=True))
-    return sum(prediction == answer for prediction, answer in pairs) / len(pairs)
+def accuracy(predictions: Sequence[object], answers: Sequence[object]) -> Estimate:
+    """Share of predictions that equal their answer, with its standard error."""
+    return mean([float(prediction == answer) for prediction, answer in zip(predictions, answers, strict=True)])
 
 
 def _f1(prediction: list[str], answer: list[str]) -> float:

@@ -44,7 +44,7 @@ def bootstrap(
 
 
 def ratio_stderr(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """Standard error of sum(y) / sum(x) over pairs, by linearisation (Cochran 1977, section 6.4); nan for fewer than 2."""
+    """Standard error of sum(y) / sum(x) over pairs, linearised (Cochran 1977, section 6.4); nan for fewer than 2."""
     y, x = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     n = len(y)
     if n < 2 or not np.isfinite(y).all():

@@ -26,4 +26,6 @@ def load_task(name: str, seed: int = 0) -> Task | TextTask:
         return files.question_file(path)
     if path.exists():
         return files.text_file(path)
-    raise UsageError(f"`{name}` is neither a task nor a file. Tasks: stories; or give a .jsonl of questions or a text file")
+    raise UsageError(
+        f"`{name}` is neither a task nor a file. Tasks: stories; or give a .jsonl of questions or a text file"
+    )

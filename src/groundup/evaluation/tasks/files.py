@@ -11,16 +11,16 @@ from groundup.evaluation.task import Cloze, Item, ItemTask, MultipleChoice, Text
 def question_file(path: str | Path) -> ItemTask:
     r"""A JSONL file of questions, one JSON object a line.
 
-    {"context": "The sky is", "choices": ["blue", "square"], "answer": 0}     continue a text
-    {"question": "Capital of France?", "choices": ["Paris", "Rome"], "answer": "Paris"}   becomes "Question: ...\nAnswer:"
-    {"context": "Roses are", "answer": "red"}                                 without choices: cloze
+    {"context": "The sky is", "choices": ["blue", "square"], "answer": 0}              continue a text
+    {"question": "Capital of France?", "choices": ["Paris", "Rome"], "answer": "Paris"}   asked as below
+    {"context": "Roses are", "answer": "red"}                                          without choices: cloze
 
-    `answer` is the index or the text of a choice. A choice that begins with a letter or digit gets a space before it, unless
-    the context ends in white space.
+    A question is asked as "Question: ...\nAnswer:". `answer` is the index or the text of a choice. A choice that begins
+    with a letter or digit gets a space before it, unless the context ends in white space.
     """
     path = Path(path)
     items: list[Item] = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    for number, line in enumerate(_read(path).split("\n"), start=1):
         if line.strip():
             items.append(_item(line, f"{path}:{number}"))
     if not items:
