@@ -2,8 +2,8 @@
 
 Perplexity is exp of the mean negative log-likelihood a token: the inverse geometric mean of the tokens' probabilities,
 and the number of equally likely choices that would be as hard. Three fair coins have 2^3 = 8 outcomes and perplexity 8.
-It judges recall, not precision: one impossible token makes it infinite, while mixing in a share e of noise costs at most
-a factor 1 / (1 - e).
+It judges recall, not precision: one impossible token makes it infinite, while mixing in a share e of noise costs at
+most a factor 1 / (1 - e).
 
 Bits per byte divides the same sum by the bytes of the text, so models with different tokenizers can be compared.
 """

@@ -1,7 +1,7 @@
 """Task: a set of items with known answers, and how an answer is scored.
 
-An item says which continuations are to be scored (`requests`) and turns their likelihoods into named scores (`score`). So
-a new kind of item needs no change in the harness.
+An item says which continuations are to be scored (`requests`) and turns their likelihoods into named scores (`score`).
+So a new kind of item needs no change in the harness.
 """
 
 import hashlib

@@ -129,7 +129,8 @@ class Dialogue:
         if len(ids) + fewest > limit:
             raise UsageError(
                 f"the conversation has {len(ids)} tokens and the answer needs {fewest} more, "
-                f"but the model's context holds {limit}: /undo or /reset, lower --max-new-tokens, or start with --overflow drop"
+                f"but the model's context holds {limit}: "
+                "/undo or /reset, lower --max-new-tokens, or start with --overflow drop"
             )
         return ids
 

@@ -1,8 +1,8 @@
 """generate and stream: continue prompts with a causal language model.
 
 Prompts of different lengths share a batch by left padding (documents = 0), so the last column is the last token of
-every row. The state is allocated once; a prompt is read in chunks; the head sees the last token only; rows that end leave
-the batch. A decoding step asks the device once: for the tokens.
+every row. The state is allocated once; a prompt is read in chunks; the head sees the last token only; rows that end
+leave the batch. A decoding step asks the device once: for the tokens.
 """
 
 import contextlib
@@ -201,7 +201,8 @@ def _record(rows: list[Row], tokens: Tensor, logits: Tensor, eos: frozenset[int]
         if token < 0:
             raise NotFiniteError(
                 f"the model gave NaN or infinite scores for token {len(row.ids) + 1} "
-                f"after a prompt of {len(row.prompt)}: check the checkpoint (`groundup models verify`) and dtype; invalid_scores=replace goes on regardless"
+                f"after a prompt of {len(row.prompt)}: "
+                "check the checkpoint (`groundup models verify`) and dtype; invalid_scores=replace goes on regardless"
             )
         row.push(token, eos, stop_ids)
         if row.logprobs is not None and scores is not None:
