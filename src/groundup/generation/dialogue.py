@@ -39,7 +39,9 @@ class Dialogue:
         system: str = "",
         overflow: Overflow = "refuse",
     ):
-        self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
+        self.model, self.tokenizer = model, tokenizer
+        ends = [*sampling.stop_ids, *turn_end(tokenizer)]
+        self.sampling = sampling.model_copy(update={"stop_ids": list(dict.fromkeys(ends))})
         self.system, self.overflow = system, overflow
         self.turns: list[Message] = []
         self.dropped = 0  # messages at the begin that the last prompt left out
@@ -101,7 +103,7 @@ class Dialogue:
         if self.tokenizer.chat_template:
             from groundup.tokenizers.chat import render_chat
 
-            return render_chat(self.tokenizer, messages, add_generation_prompt=True)
+            return render_chat(self.tokenizer, messages, add_generation_prompt=True).ids
         return self.tokenizer.encode(plain_text(messages)) or [start_id(self.tokenizer)]
 
     def _last_question(self) -> int:
@@ -140,6 +142,19 @@ class Dialogue:
         for piece in pieces:
             answer["content"] += piece
             yield piece
+
+
+def turn_end(tokenizer: "Tokenizer") -> list[int]:
+    """The token by which the chat template ends an answer: its last special token; none without one."""
+    if not tokenizer.chat_template:
+        return []
+    from groundup.tokenizers.chat import render_chat
+
+    asked = [{"role": "user", "content": "a"}]
+    prompt = render_chat(tokenizer, asked, add_generation_prompt=True).ids
+    whole = render_chat(tokenizer, [*asked, {"role": "assistant", "content": "b"}]).ids
+    special = set(tokenizer.special_tokens.values())
+    return [token for token in whole[len(prompt) :] if token in special][-1:]
 
 
 def plain_text(messages: list[Message]) -> str:

@@ -1,20 +1,16 @@
 """Questions about the built-in stories, whose right answers are known."""
 
 from groundup.evaluation.task import ItemTask, MultipleChoice
-from groundup.evaluation.tasks.files import spaced
+
+COUNT = 200
 
 
-def story_questions(seed: int = 0, count: int = 200) -> ItemTask:
-    """`count` multiple-choice questions about stories from held-out worlds."""
-    from groundup.data.builtin import stories
+def story_questions(seed: int = 0, count: int = COUNT) -> ItemTask:
+    """`count` multiple-choice questions about stories from worlds that no training story uses."""
+    from groundup.data.builtin.stories.questions import questions
 
-    items = []
-    for question in stories.questions(count, seed=seed):
-        context = question.context + question.prompt
-        choices = tuple(spaced(context, choice) for choice in question.choices)
-        items.append(MultipleChoice(context, choices, _index(question)))
+    items = [
+        MultipleChoice(question.stem, tuple(" " + choice for choice in question.choices), question.answer)
+        for question in questions(count, seed=seed, split="test")
+    ]
     return ItemTask("stories", items)
-
-
-def _index(question) -> int:
-    return question.answer if isinstance(question.answer, int) else list(question.choices).index(question.answer)
