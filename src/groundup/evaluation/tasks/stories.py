@@ -7,7 +7,7 @@ COUNT = 200
 
 def story_questions(seed: int = 0, count: int = COUNT) -> ItemTask:
     """`count` multiple-choice questions about stories from worlds that no training story uses."""
-    from groundup.data.builtin.stories.questions import questions
+    from groundup.data.builtin.stories import questions
 
     items = [
         MultipleChoice(question.stem, tuple(" " + choice for choice in question.choices), question.answer)
