@@ -21,6 +21,8 @@ class Evaluate(Command):
     """Answered examples before each question."""
     limit: int | None = Field(default=None, ge=1)
     """Most items a task, drawn by seed."""
+    truncate: bool = False
+    """Leave out the begin of questions that do not fit the context, and count them; otherwise that is an error."""
     batch_size: int = Field(default=16, ge=1)
     """Rows at once; the scores do not depend on it."""
     seed: int = 0
@@ -49,6 +51,7 @@ class Evaluate(Command):
             shots=self.shots,
             limit=self.limit,
             seed=self.seed,
+            truncate=self.truncate,
             batch_size=self.batch_size,
         )
         say(report.table())

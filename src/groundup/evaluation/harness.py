@@ -34,6 +34,7 @@ class Score:
         seed: of the choice of items and examples.
         prompts: hash of every text that was scored, in order.
         tokenizer: the tokenizer's fingerprint.
+        truncated: items whose context lost its begin.
     """
 
     task: str
@@ -46,11 +47,13 @@ class Score:
     seed: int
     prompts: str
     tokenizer: str
+    truncated: int = 0
 
     @property
     def fingerprint(self) -> str:
         """Equal for two scores that may be compared: the same task, texts, rule, examples. The tokenizer may differ."""
-        return fingerprint([self.task, self.version, self.metric, self.items, self.shots, self.seed, self.prompts])
+        task = [self.task, self.version, self.metric, self.items, self.shots, self.seed, self.prompts]
+        return fingerprint([*task, self.truncated])
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,10 @@ class Report:
     def table(self) -> str:
         """The scores as aligned text."""
         rows = [
-            (s.task, s.metric, f"{s.value:.4f}", _shown(s.stderr), s.items, s.shots, s.fingerprint) for s in self.scores
+            (s.task, s.metric, f"{s.value:.4f}", _shown(s.stderr), s.items, s.truncated, s.shots, s.fingerprint)
+            for s in self.scores
         ]
-        return table(rows, ("task", "metric", "value", "stderr", "items", "shots", "fingerprint"))
+        return table(rows, ("task", "metric", "value", "stderr", "items", "truncated", "shots", "fingerprint"))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: a number that is not finite is its name, as text."""
@@ -90,6 +94,7 @@ def evaluate(
     shots: int = 0,
     limit: int | None = None,
     seed: int = 0,
+    truncate: bool = False,
     batch_size: int = 16,
 ) -> Report:
     """Measure a model on tasks.
@@ -102,6 +107,8 @@ def evaluate(
         shots: answered examples before each question, drawn from the other questions.
         limit: most items a task; a random choice by `seed`.
         seed: of that choice and of the examples.
+        truncate: leave out the begin of questions that do not fit the context, and count them, where otherwise that
+            is an error.
         batch_size: rows at once; it does not change the scores (up to rounding).
     """
     scores: list[Score] = []
@@ -111,20 +118,29 @@ def evaluate(
         if isinstance(task, TextTask):
             scores += _measure_texts(model, tokenizer, task, limit, seed, batch_size)
         else:
-            scores += _ask(model, tokenizer, task, shots, limit, seed, batch_size)
+            scores += _ask(model, tokenizer, task, shots, limit, seed, truncate, batch_size)
     return Report(name, tuple(scores))
 
 
 def _ask(
-    model: Any, tokenizer: "Tokenizer", task: Task, shots: int, limit: int | None, seed: int, batch_size: int
+    model: Any,
+    tokenizer: "Tokenizer",
+    task: Task,
+    shots: int,
+    limit: int | None,
+    seed: int,
+    truncate: bool,
+    batch_size: int,
 ) -> list[Score]:
     asked = with_shots(task, shots, seed)
     picks = chosen(len(asked), limit, seed)
     requests = [asked.item(i).requests() for i in picks]
     unique = list(dict.fromkeys(pair for group in requests for pair in group))  # the neutral contexts repeat
-    known = dict(zip(unique, loglikelihood(model, tokenizer, unique, batch_size=batch_size), strict=True))
+    found = loglikelihood(model, tokenizer, unique, truncate=truncate, batch_size=batch_size)
+    known = dict(zip(unique, found, strict=True))
+    truncated = sum(any(known[pair].truncated for pair in group) for group in requests)
     results = [asked.score(i, [known[pair] for pair in group]) for i, group in zip(picks, requests, strict=True)]
-    common = (shots, seed, fingerprint(requests), tokenizer.fingerprint())
+    common = (shots, seed, fingerprint(requests), tokenizer.fingerprint(), truncated)
     scores = []
     for metric in results[0]:
         estimate = mean([result[metric] for result in results])

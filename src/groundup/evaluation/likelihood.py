@@ -33,6 +33,7 @@ class Likelihood:
         tokens: how many there are.
         text_bytes: length of the text in UTF-8.
         token_logprobs: of each token.
+        truncated: the begin of the context was left out.
     """
 
     logprob: float
@@ -40,6 +41,7 @@ class Likelihood:
     tokens: int
     text_bytes: int
     token_logprobs: tuple[float, ...] = ()
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,28 +53,48 @@ class Span:
 
 
 def loglikelihood(
-    model: Any, tokenizer: "Tokenizer", pairs: Sequence[tuple[str, str]], *, batch_size: int = 16
+    model: Any,
+    tokenizer: "Tokenizer",
+    pairs: Sequence[tuple[str, str]],
+    *,
+    truncate: bool = False,
+    batch_size: int = 16,
 ) -> list[Likelihood]:
     """Log p(continuation | context) for each (context, continuation).
 
     An empty context stands for the begin of a text. See `encode_pair` for where the tokens are cut.
 
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        pairs: (context, continuation).
+        truncate: leave out the begin of a context that is too long; `Likelihood.truncated` tells.
+        batch_size: rows at once; it does not change the results (up to rounding).
+
     Raises:
-        UsageError: a pair that is longer than the model's context, with both numbers.
+        UsageError: a pair that is longer than the model's context, with both numbers; with `truncate` a continuation.
     """
-    spans = [encode_pair(tokenizer, context, continuation) for context, continuation in pairs]
     limit = context_limit(model)
-    for span, (context, continuation) in zip(spans, pairs, strict=True):
-        if limit is not None and len(span.ids) - 1 > limit:
-            raise UsageError(
-                f"context and continuation have {len(span.ids) - 1} tokens to read, but the model's context holds "
-                f"{limit}: shorten ...{(context + continuation)[-60:]!r}"
-            )
-    scored = score_spans(model, spans, batch_size)
+    spans = [encode_pair(tokenizer, context, continuation) for context, continuation in pairs]
+    fitting = [fit(span, limit, truncate, context + text) for span, (context, text) in zip(spans, pairs, strict=True)]
+    scored = score_spans(model, fitting, batch_size)
     return [
-        Likelihood(sum(logprobs), greedy, len(logprobs), utf8_length(text), tuple(logprobs))
-        for (logprobs, greedy), (_, text) in zip(scored, pairs, strict=True)
+        Likelihood(sum(logprobs), greedy, len(logprobs), utf8_length(text), tuple(logprobs), kept is not span)
+        for (logprobs, greedy), (_, text), kept, span in zip(scored, pairs, fitting, spans, strict=True)
     ]
+
+
+def fit(span: "Span", limit: int | None, truncate: bool, text: str) -> "Span":
+    """The span where the model can read it; else its end, where that is asked for and holds all that is scored."""
+    reading = len(span.ids) - 1
+    if limit is None or reading <= limit:
+        return span
+    if truncate and span.scored <= limit:
+        return Span(span.ids[-limit - 1 :], span.scored)
+    raise UsageError(
+        f"context and continuation have {reading} tokens to read, but the model's context holds {limit}: shorten "
+        f"...{text[-60:]!r}, or let the begin of long contexts be left out (truncate)"
+    )
 
 
 def rolling_loglikelihood(

@@ -61,6 +61,16 @@ def test_scores_and_fingerprints():
     assert len({r.scores[0].fingerprint for r in [report, *changes]}) == 7
 
 
+def test_truncated_questions_are_counted():
+    tasks = [ItemTask("quiz", [MultipleChoice("x" * 30, ("a", "b"), 0), MultipleChoice("x", ("a", "b"), 0)])]
+    with pytest.raises(UsageError):
+        evaluate(Decay(limit=12), Bytes(), tasks)
+    cut = evaluate(Decay(limit=12), Bytes(), tasks, truncate=True).scores[0]
+    whole = evaluate(Decay(), Bytes(), tasks, truncate=True).scores[0]
+    assert (cut.truncated, whole.truncated) == (1, 0)
+    assert cut.fingerprint != whole.fingerprint
+
+
 def test_cloze_and_texts(tmp_path):
     report = evaluate(
         Decay(), Bytes(), [ItemTask("cloze", [Cloze("a", "b"), Cloze("c", "d")]), TextTask("text", ["one", "two"])]

@@ -64,6 +64,12 @@ def test_too_long_for_the_context():
     loglikelihood(model, Bytes(), [("abcdef", "ghi")])  # 9 tokens: 8 to read
     with pytest.raises(UsageError, match=r"9 tokens to read.* holds 8"):
         loglikelihood(model, Bytes(), [("abcdef", "ghij")])
+    (cut,) = loglikelihood(model, Bytes(), [("abcdef", "ghij")], truncate=True)
+    assert cut.truncated
+    assert cut.token_logprobs == pytest.approx(direct(model, list(b"bcdefghij"), 5), rel=1e-5)
+    assert not loglikelihood(model, Bytes(), [("abcdef", "ghi")], truncate=True)[0].truncated
+    with pytest.raises(UsageError, match="9 tokens"):
+        loglikelihood(model, Bytes(), [("a", "b" * 9)], truncate=True)
     with pytest.raises(UsageError, match="empty"):
         loglikelihood(model, Bytes(), [("abc", "")])
 
