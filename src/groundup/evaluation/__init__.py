@@ -1,1 +1,1 @@
-"""Metrics, tasks and baselines: how good a model is, and what it has to beat."""
+"""How good a model is: likelihoods, perplexity, metrics, tasks, and a harness whose scores carry a fingerprint."""
