@@ -1,0 +1,1 @@
+"""Training: the loop, objectives, optimizers, schedules, precision, checkpoints, callbacks, the run folder."""

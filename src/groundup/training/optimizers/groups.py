@@ -1,0 +1,57 @@
+"""Weight-decay groups: which tensors are pulled towards zero.
+
+Decay belongs to matrices, whose scale it bounds. Biases, the gains of norms and every other vector are left alone
+(GPT-2, GPT-3, Llama do so). Embedding tables are matrices and decay by default, as in GPT-3; with
+`decay_embeddings=False` they do not: the rows of rare tokens then keep their size between their few updates.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from torch.nn import Parameter
+
+from groundup.base.errors import UsageError
+
+_EMBEDDING = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|lm_head)(\.|$)")
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a tensor's name says that it is an embedding table, learned positions or the output head."""
+    return _EMBEDDING.search(name) is not None
+
+
+def decays(name: str, parameter: Parameter, *, decay_embeddings: bool = True) -> bool:
+    """Whether weight decay reaches this tensor."""
+    return parameter.ndim >= 2 and (decay_embeddings or not is_embedding(name))
+
+
+def decay_groups(
+    named_parameters: Iterable[tuple[str, Parameter]], weight_decay: float, *, decay_embeddings: bool = True
+) -> list[dict[str, Any]]:
+    """Two optimizer groups, with and without decay, of the parameters that require a gradient; empty groups are left out.
+
+    `params` holds (name, parameter) pairs. A parameter used under two names (tied) counts once. `UsageError` if none is left.
+    """
+    chosen: list[tuple[str, Parameter]] = []
+    seen: set[int] = set()
+    for name, parameter in named_parameters:
+        if parameter.requires_grad and id(parameter) not in seen:
+            seen.add(id(parameter))
+            chosen.append((name, parameter))
+    if not chosen:
+        raise UsageError("no parameter requires a gradient: unfreeze some, or build the adapters before the optimizer")
+    with_decay = [pair for pair in chosen if decays(*pair, decay_embeddings=decay_embeddings)]
+    without = [pair for pair in chosen if not decays(*pair, decay_embeddings=decay_embeddings)]
+    groups = [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def group_table(groups: Iterable[dict[str, Any]]) -> list[tuple[str, tuple[int, ...], float, str]]:
+    """(name, shape, weight decay, rule) of every tensor: of `decay_groups`, or of a built optimizer's `param_groups`."""
+    rows = []
+    for group in groups:
+        pairs = zip(group["param_names"], group["params"], strict=True) if "param_names" in group else group["params"]
+        for name, parameter in pairs:
+            rows.append((name, tuple(parameter.shape), group["weight_decay"], group.get("rule", "")))
+    return rows
