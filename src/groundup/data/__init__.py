@@ -1,0 +1,1 @@
+"""From files to batches: sources, splits, token shards, packing, mixtures, the loader."""
