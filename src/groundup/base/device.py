@@ -1,0 +1,132 @@
+"""Where tensors live, in which dtype, and how much memory there is. torch is imported when a function needs it."""
+
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from groundup.base.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on a device: all there is, what is free now, and the most this process has held."""
+
+    total: int
+    free: int
+    peak: int
+
+
+def choose_device(name: "str | torch.device" = "auto") -> "torch.device":
+    """The device for "auto" (CUDA, else Apple's MPS, else CPU), "cpu", "cuda", "cuda:1" or "mps".
+
+    Raises:
+        UsageError: an unknown name, or a device that this machine or this torch does not have.
+    """
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if str(name) == "auto":
+        return torch.device(next(kind for kind, here in present.items() if here))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(
+            f"`{name}` is not a device.{did_you_mean(str(name), present)} One of: auto, cpu, cuda, mps"
+        ) from None
+    if not present.get(device.type, device.type == "meta"):
+        here = ", ".join(kind for kind, here in present.items() if here)
+        raise UsageError(f"no {device.type} device is usable here (torch {torch.__version__} sees: {here}): use `auto`")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"there is no {device}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def choose_dtype(name: "str | torch.dtype" = "auto", device: "str | torch.device" = "auto") -> "torch.dtype":
+    """The torch dtype for a name; "auto" is bfloat16 on CUDA devices that compute in it, float16 on older ones, else
+    float32.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if isinstance(name, torch.dtype):
+        return name
+    if name == "auto":
+        if choose_device(device).type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    short = name.removeprefix("torch.")
+    if short not in known:
+        raise UsageError(f"`{name}` is not a dtype.{did_you_mean(short, known)} One of: auto, {', '.join(known)}")
+    return known[short]
+
+
+def synchronize(device: "str | torch.device") -> None:
+    """Wait until the device has done what was asked of it; needed before reading a clock. Nothing to do on a CPU."""
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.synchronize(device)
+    elif kind == "mps":
+        torch.mps.synchronize()
+
+
+def memory(device: "str | torch.device") -> Memory:
+    """Memory of the device; on a CPU that of the container or machine, with this process's peak resident size."""
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return Memory(total, free, torch.cuda.max_memory_allocated(device))
+    if kind == "mps":
+        total = torch.mps.recommended_max_memory()
+        used = torch.mps.driver_allocated_memory()
+        return Memory(total, max(total - used, 0), used)
+    return host_memory()
+
+
+def host_memory(root: Path = Path("/")) -> Memory:
+    """The CPU's memory, within the limit of the container (control groups 2 and 1). `root` stands for / in tests."""
+    total, free = _machine_memory(root)
+    for limit_file, used_file in (
+        ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+        ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        limit, used = _number(root / limit_file), _number(root / used_file)
+        if limit is not None and limit < total:
+            total, free = limit, min(free, max(limit - (used or 0), 0))
+    # Kilobytes on Linux, bytes on macOS.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Memory(total, free, peak)
+
+
+def _machine_memory(root: Path) -> tuple[int, int]:
+    """(total, available) bytes from /proc/meminfo, or from sysconf where that is missing."""
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+    except OSError:
+        import os
+
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return total, total
+    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+    return values["MemTotal"], values.get("MemAvailable", values["MemFree"])
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # absent, or "max"
+        return None
