@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from groundup.base.console import warn
 from groundup.training.clipping import global_norm
 from groundup.training.distributed import Workers
-from groundup.training.ema import EMA
+from groundup.training.averaging import EMA
 from groundup.training.feed import num_rows, take_rows
 from groundup.training.objectives.cross_entropy import IGNORED
 from groundup.training.objectives.objective import Batch, Objective
