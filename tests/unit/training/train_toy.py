@@ -1,0 +1,44 @@
+"""A training in a process of its own: `python train_toy.py SETTINGS.json`; what the kill tests start."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+from toy import ToyConfig, ToyLoader, ToyModel, toy_rows
+
+from groundup.training.callbacks.callback import Callback
+from groundup.training.config import TrainingConfig
+from groundup.training.loop import fit
+from groundup.training.objectives.language_modeling import LanguageModeling
+
+
+class Events(Callback):
+    """Kills, slows, or announces."""
+
+    def __init__(self, kill_at=None, slow=0.0, announce=None):
+        self.kill_at, self.slow, self.announce = kill_at, slow, announce
+
+    def on_step(self, training, result):
+        if self.announce and training.step == 3:
+            Path(self.announce).write_text("here")
+        time.sleep(self.slow)
+        if training.step == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(training, model=None, rows=None, events=None):
+    torch.set_num_threads(1)
+    network = ToyModel(ToyConfig(**(model or {})))
+    loader = ToyLoader(toy_rows(**(rows or {})), training.get("batch_size", 8))
+    run = fit(network, LanguageModeling(), loader, TrainingConfig.parse(training), [Events(**(events or {}))])
+    return run, network
+
+
+if __name__ == "__main__":
+    train(**json.loads(Path(sys.argv[1]).read_text()))
