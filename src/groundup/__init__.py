@@ -14,19 +14,15 @@ _HOMES = {
     "generate": "groundup.generation.generate",
     "stream": "groundup.generation.generate",
     "fit": "groundup.training.loop",
-    "replace": "groundup.replace",
-    "observe": "groundup.observe",
 }
 
 if TYPE_CHECKING:
     from groundup.generation.generate import generate, stream
     from groundup.models.hub import load_model
-    from groundup.observe import observe
-    from groundup.replace import replace
     from groundup.tokenizers.hub import load_tokenizer
     from groundup.training.loop import fit
 
-__all__ = ["__version__", "fit", "generate", "load_model", "load_tokenizer", "observe", "replace", "stream"]
+__all__ = ["__version__", "fit", "generate", "load_model", "load_tokenizer", "stream"]
 
 
 def __getattr__(name: str) -> Any:

@@ -117,9 +117,10 @@ def overview(prefix: str = "") -> str:
     shown = {verb: line for verb, (_, line) in VERBS.items() if not prefix or verb.startswith(prefix + " ")}
     width = max(map(len, shown))
     lines = [f"  {verb:<{width}}  {line}" for verb, line in shown.items()]
-    head = "groundup: every part of a large model, from raw text to a measured assistant\n\nusage: groundup VERB [options]\n"
+    head = "groundup: every part of a large model, from raw text to a measured assistant\n"
+    usage = "usage: groundup VERB [options]\n"
     foot = "\n`groundup VERB --help` tells a verb's options. Start with `groundup quickstart`."
-    return "\n".join([head, *lines, foot])
+    return "\n".join([head, usage, *lines, foot])
 
 
 def _plain(value: Any) -> Any:

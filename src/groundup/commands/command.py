@@ -8,7 +8,7 @@ from groundup.base.config import Config
 
 
 class Command(Config):
-    """A verb of the command line. `run` does the work, speaks through `console.say`, and returns what `--json` prints."""
+    """A verb of the command line. `run` does the work, speaks through `say`, and returns what `--json` prints."""
 
     as_json: bool = Field(default=False, alias="json")
     """Print the result as JSON on stdout; everything else goes to stderr."""

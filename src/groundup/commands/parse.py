@@ -48,12 +48,13 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        same_kind = (
+        if (
             isinstance(old, Mapping)
             and isinstance(value, Mapping)
-            and ("kind" not in value or value["kind"] == old.get("kind"))
-        )
-        merged[key] = merge(old, value) if same_kind else value
+            and value.get("kind", old.get("kind")) == old.get("kind")
+        ):
+            value = merge(old, value)
+        merged[key] = value
     return merged
 
 
@@ -68,7 +69,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         raise UsageError(f"{message}\nSee `{self.prog} --help`.")
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_words(self, args: list[str] | None = None, namespace: Any = None) -> Any:
         for action in self._actions:  # a positional may stand in the YAML file: pydantic says when it is missing
             if not action.option_strings and action.nargs is None:
                 action.nargs = "?"
@@ -114,7 +115,7 @@ def read_flags(cls: type[Command], verb: str, words: list[str]) -> dict[str, Any
         cli_hide_none_type=True,
         cli_avoid_json=True,
         root_parser=parser,
-        parse_args_method=_Parser.parse_args,
+        parse_args_method=_Parser.parse_words,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return dict(source()) | parser.texts

@@ -1,0 +1,36 @@
+"""How a block joins its parts."""
+
+from torch import Tensor, nn
+
+from groundup.layers.context import Context
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: x + attn(norm1(x)), then x + mlp(norm2(x)) (Radford et al. 2019).
+
+        x --+-- norm1 -- attn --+-- norm2 -- mlp --+--
+            |___________________|                  |
+                                |__________________|
+
+    Args:
+        norm1, attn, norm2, mlp: the parts.
+        attn_dropout, mlp_dropout: dropout of the two branches before they are added.
+    """
+
+    def __init__(
+        self,
+        norm1: nn.Module,
+        attn: nn.Module,
+        norm2: nn.Module,
+        mlp: nn.Module,
+        *,
+        attn_dropout: float = 0.0,
+        mlp_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.norm1, self.attn, self.norm2, self.mlp = norm1, attn, norm2, mlp
+        self.attn_dropout, self.mlp_dropout = nn.Dropout(attn_dropout), nn.Dropout(mlp_dropout)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = x + self.attn_dropout(self.attn(self.norm1(x), context))
+        return x + self.mlp_dropout(self.mlp(self.norm2(x)))

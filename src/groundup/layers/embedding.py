@@ -1,0 +1,40 @@
+"""From token ids to vectors."""
+
+from torch import Tensor, nn
+
+from groundup.layers.context import Context
+
+
+class Embedding(nn.Module):
+    """A row of `weight` per id; the same as a one-hot vector times the matrix. Vectors pass unchanged.
+
+    (B, T) int64 or (B, T, D) -> (B, T, D)
+    """
+
+    def __init__(self, num_embeddings: int, dim: int, dropout: float = 0.0):
+        super().__init__()
+        self.tokens = nn.Embedding(num_embeddings, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def weight(self) -> Tensor:
+        """The token vectors, (V, D): what an output head may be tied to."""
+        return self.tokens.weight
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.dropout(self.vectors(x))
+
+    def vectors(self, x: Tensor) -> Tensor:
+        """The tokens' own vectors, before positions and dropout."""
+        return x if x.is_floating_point() else self.tokens(x)
+
+
+class PositionalEmbedding(Embedding):
+    """Token vectors plus a learned vector per position (Radford et al. 2018)."""
+
+    def __init__(self, num_embeddings: int, dim: int, max_positions: int, dropout: float = 0.0):
+        super().__init__(num_embeddings, dim, dropout)
+        self.positions = nn.Embedding(max_positions, dim)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.dropout(self.vectors(x) + self.positions(context.positions))

@@ -1,0 +1,63 @@
+"""Every family: where its shape and its code are. No torch here."""
+
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from groundup.base.errors import CheckpointError, UsageError, did_you_mean
+from groundup.models.configs.base import ModelConfig
+from groundup.models.configs.gpt2 import GPT2Config
+from groundup.models.configs.llama import LlamaConfig
+
+if TYPE_CHECKING:
+    from groundup.models.text.causal_lm import CausalLM
+
+
+class Family(NamedTuple):
+    """One model_type: its config, and `module:Class` of its code."""
+
+    config: type[ModelConfig]
+    code: str
+
+
+FAMILIES: dict[str, Family] = {
+    "gpt2": Family(GPT2Config, "groundup.models.text.gpt2:GPT2"),
+    "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
+}
+
+
+def family(model_type: str) -> Family:
+    """The family called `model_type`."""
+    if model_type not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise CheckpointError(
+            f"model_type `{model_type}` is not a known family.{did_you_mean(model_type, FAMILIES)} Known: {known}"
+        )
+    return FAMILIES[model_type]
+
+
+def model_class(config: ModelConfig) -> "type[CausalLM]":
+    """The class that a config describes; imports torch."""
+    module, _, name = family(config.model_type).code.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def config_from_hf(values: dict[str, Any]) -> ModelConfig:
+    """A config.json of any known family."""
+    model_type = values.get("model_type")
+    if not isinstance(model_type, str):
+        raise CheckpointError("config.json has no `model_type`, so the family is not known")
+    return family(model_type).config.from_hf(values)
+
+
+def sizes() -> dict[str, ModelConfig]:
+    """Every published size by name."""
+    return {name: f.config.of_size(name) for f in FAMILIES.values() for name in f.config.sizes}
+
+
+def config_of_size(name: str) -> ModelConfig:
+    """A published size by name."""
+    for f in FAMILIES.values():
+        if name in f.config.sizes:
+            return f.config.of_size(name)
+    known = [name for f in FAMILIES.values() for name in f.config.sizes]
+    raise UsageError(f"no published size `{name}`.{did_you_mean(name, known)} One of: {', '.join(known)}")

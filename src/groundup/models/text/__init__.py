@@ -1,0 +1,1 @@
+"""Text models: decoders now, encoders and encoder-decoders as they come."""

@@ -1,0 +1,189 @@
+"""The decoder-only language model that every family specialises."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from groundup.base.errors import UsageError
+from groundup.layers import init
+from groundup.layers.block import Block
+from groundup.layers.context import Context, document_positions
+from groundup.layers.embedding import Embedding
+from groundup.layers.masks import Causal, MaskRule
+from groundup.models.configs.base import ModelConfig
+from groundup.state import KVCache, LayerState, Placement, State
+from groundup.weights import WeightMap
+
+Head = Callable[[Tensor, nn.Module], Any]
+
+
+class CausalLM(nn.Module):
+    """embed -> blocks -> norm -> lm_head.
+
+    A family subclasses this, overrides the factories (`make_*`) whose results differ, and declares its weight map; it
+    does not override `forward`. Parts may be None and blocks live in a dict: a pipeline stage is a model with parts
+    removed.
+
+    Args:
+        config: the shape.
+    """
+
+    Config: ClassVar[type[ModelConfig]]
+
+    embed: Embedding | None
+    blocks: nn.ModuleDict
+    norm: nn.Module | None
+    lm_head: nn.Module | None
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+        self.embed = self.make_embed()
+        self.blocks = nn.ModuleDict({str(i): self.make_block(i) for i in range(config.num_hidden_layers)})
+        self.norm = self.make_norm()
+        self.lm_head = self.make_head()
+        self.tie_weights()
+        for name, module in self.named_modules():
+            if hasattr(module, "path"):
+                module.path = name  # type: ignore[assignment]
+
+    # -- what a family may change -------------------------------------------------------------------------------------
+
+    def make_embed(self) -> Embedding:
+        """From ids to vectors."""
+        return Embedding(self.config.vocab_size, self.config.hidden_size)
+
+    def make_norm(self) -> nn.Module:
+        """A norm over the residual stream."""
+        raise NotImplementedError
+
+    def make_attention(self, i: int) -> nn.Module:
+        """Layer i's way of looking at other tokens."""
+        raise NotImplementedError
+
+    def make_mlp(self, i: int) -> nn.Module:
+        """Layer i's feed-forward network."""
+        raise NotImplementedError
+
+    def make_block(self, i: int) -> nn.Module:
+        """Layer i: how the parts are joined."""
+        return Block(self.make_norm(), self.make_attention(i), self.make_norm(), self.make_mlp(i))
+
+    def make_head(self) -> nn.Module:
+        """From hidden vectors to logits."""
+        return nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
+
+    def make_layer_state(self, i: int, max_len: int) -> dict[str, LayerState]:
+        """What layer i remembers: the name of a module within the block -> its state."""
+        return {"attn": KVCache(max_len)}
+
+    def make_mask(self, i: int) -> MaskRule:
+        """Who sees whom in layer i."""
+        return Causal()
+
+    def positions(self, num_tokens: int, documents: Tensor | None, placement: Placement | None, device: Any) -> Tensor:
+        """The positions of this call's tokens when the caller gives none, (B or 1, T) int64."""
+        if placement is not None:
+            return placement.slots
+        if documents is not None:
+            return document_positions(documents)
+        return torch.arange(num_tokens, device=device)[None]
+
+    def init_weights(self) -> None:
+        """Fill the weights with their initial values."""
+        init.normal(self, self.config.initializer_range)
+
+    @classmethod
+    def weight_map(cls, config: Any) -> WeightMap:
+        """How the family's tensors are called in a Hugging Face checkpoint."""
+        raise NotImplementedError
+
+    # -- what they share ----------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        state: State | None = None,
+        head: Head | None = None,
+    ) -> Any:
+        """Run the model.
+
+        Args:
+            x: ids (B, T) int64, or vectors (B, T, D).
+            positions: (B, T) int64; by default they count within each document, on from what the state has seen.
+            documents: (B, T) int64, 0 for padding, equal numbers attend to each other; None for one document per row.
+            state: what earlier calls left; updated in place. With one, every row is one document: 0 or 1.
+            head: called as head(hidden (B, T, D), lm_head) instead of computing all logits; its result is returned.
+
+        Returns:
+            logits (B, T, V), or what `head` returns, or hidden vectors (B, T, D) where the model has no head.
+
+        Raises:
+            UsageError: more tokens than the state was made for.
+        """
+        num_tokens = x.shape[1]
+        placement = None if state is None else state.place(num_tokens, documents)
+        if positions is None:
+            positions = self.positions(num_tokens, documents, placement, x.device)
+        context = Context(positions, documents, state, placement)
+
+        if self.embed is not None:
+            x = self.embed(x, context)  # (B, T, D)
+        for block in self.blocks.values():
+            x = block(x, context)
+        if state is not None and placement is not None:
+            state.advance(placement, num_tokens)
+        if self.norm is not None:
+            x = self.norm(x)
+        if head is not None:
+            return head(x, self.lm_head)  # type: ignore[arg-type]
+        return x if self.lm_head is None else self.lm_head(x)
+
+    def make_state(self, batch: int, max_len: int) -> State:
+        """An empty memory for `batch` rows of up to `max_len` tokens."""
+        layers = {
+            f"blocks.{i}.{name}": layer
+            for i in self.blocks
+            for name, layer in self.make_layer_state(int(i), max_len).items()
+        }
+        return State(layers, batch, max_len, self.device)
+
+    def tie_weights(self) -> None:
+        """Make the head and the embedding one matrix where the config says so (Press & Wolf 2017)."""
+        if self.config.tie_word_embeddings and self.embed is not None and self.lm_head is not None:
+            self.lm_head.weight = self.embed.tokens.weight
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return next(self.parameters()).dtype
+
+    def num_parameters(self, trainable: bool = False) -> int:
+        """Parameters, tied ones counted once."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a complete Hugging Face folder: config.json, generation_config.json, model.safetensors."""
+        from groundup.models.hub import save_model
+
+        save_model(self, folder)
+
+    @classmethod
+    def build(cls, config: ModelConfig) -> Self:
+        """A new model with initial weights."""
+        if not isinstance(config, cls.Config):
+            raise UsageError(f"{cls.__name__} is built from a {cls.Config.__name__}, not a {type(config).__name__}")
+        model = cls(config)
+        model.init_weights()
+        return model

@@ -1,0 +1,118 @@
+"""Look at what flows inside a model, or change it, without touching its code.
+
+    with observe(model, ["blocks.*", "blocks.*.attn.core"]) as seen:
+        model(ids)
+    seen["blocks.3"]                # (B, T, D), the residual stream after block 3
+    seen.attention("blocks.3.attn") # (B, H, T, S), recomputed from its queries and keys
+
+    with observe(model, {"blocks.3.mlp": lambda output: output * 0}):
+        model(ids)                  # without block 3's MLP
+
+Nothing is paid when it is not in use: the hooks live inside the context alone.
+"""
+
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from groundup.base.errors import UsageError
+from groundup.layers.attention import AttentionCore
+
+Edit = Callable[[Any], Any]
+
+
+class Observation:
+    """What was seen: a mapping from dotted module name to the output of the last call, and all calls under `calls`.
+
+    Attributes:
+        calls: name -> the outputs of all calls, in order.
+    """
+
+    def __init__(self, model: nn.Module, edits: Mapping[str, Edit | None], detach: bool = True):
+        self._model, self._edits, self._detach = model, edits, detach
+        self._handles: list[Any] = []
+        self._cores: dict[str, list[tuple[Any, ...]]] = {}
+        self.calls: dict[str, list[Any]] = {}
+
+    def __enter__(self) -> Self:
+        for pattern, edit in self._edits.items():
+            found = {n: m for n, m in self._model.named_modules() if fnmatch.fnmatchcase(n, pattern)}
+            if not found:
+                self.close()
+                raise UsageError(f"no module matches {pattern!r}")
+            for name, module in found.items():
+                self._handles.append(module.register_forward_hook(self._hook(name, module, edit)))
+        return self
+
+    def __exit__(self, *exception: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the hooks out."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _hook(self, name: str, module: nn.Module, edit: Edit | None) -> Callable[..., Any]:
+        def hook(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+            if edit is not None:
+                output = edit(output)
+            self.calls.setdefault(name, []).append(self._kept(output))
+            if isinstance(module, AttentionCore):
+                q, k, _, mask = inputs
+                self._cores.setdefault(name, []).append((module, self._kept(q), self._kept(k), mask))
+            return output if edit is not None else None
+
+        return hook
+
+    def _kept(self, value: Any) -> Any:
+        return value.detach() if self._detach and isinstance(value, Tensor) else value
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.calls:
+            raise KeyError(f"{name} was not observed or did not run; seen: {', '.join(self.calls) or 'nothing'}")
+        return self.calls[name][-1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.calls)
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    @property
+    def names(self) -> list[str]:
+        """The modules that ran."""
+        return list(self.calls)
+
+    def attention(self, name: str, call: int = -1) -> Tensor:
+        """Attention weights (B, H, T, S) of an attention module or its core, which must be among those observed."""
+        core = name if name in self._cores else name + ".core"
+        if core not in self._cores:
+            raise KeyError(f"{name} has no observed attention core: observe '{core}' as well")
+        module, q, k, mask = self._cores[core][call]
+        with torch.no_grad():
+            return module.weights(q, k, mask)
+
+
+def observe(
+    model: nn.Module, patterns: str | Iterable[str] | Mapping[str, Edit | None], detach: bool = True
+) -> Observation:
+    """Record, or edit, the outputs of the modules whose dotted names match.
+
+    Args:
+        model: any module.
+        patterns: names or patterns to record, or pattern -> function that takes an output and returns what replaces it
+            (None: record only).
+        detach: keep tensors without their gradient history.
+
+    Returns:
+        A context manager; what it yields holds what was seen. Observe `*.attn.core` for attention weights.
+    """
+    if isinstance(patterns, str):
+        patterns = [patterns]
+    edits = dict(patterns) if isinstance(patterns, Mapping) else dict.fromkeys(patterns)
+    return Observation(model, edits, detach)

@@ -1,0 +1,212 @@
+"""What a model remembers between calls.
+
+`model.make_state(batch, max_len)` gives a State: one LayerState per module that remembers, under the module's dotted
+name. It is passed to `model(x, state=state)`, which updates it in place, and is never stored in a module.
+
+A row of a key-value cache is compact: the slot of a token is the number of real tokens of its row before it, and
+padding takes no slot. So rows of different lengths live side by side, whichever side they were padded on.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from groundup.base.errors import UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the tokens of one call stand in the rows of a state.
+
+    Attributes:
+        slots: (B, T) or (1, T) int64, the slot of each token; a padding token has that of the token before it.
+        real: (B, T) bool, False for padding; None when there is none.
+        start: the common first slot when all rows are as long and there is no padding; None otherwise.
+        length: slots in use after the call, at most; the number of keys to look at.
+        fresh: nothing was remembered before.
+    """
+
+    slots: Tensor
+    real: Tensor | None
+    start: int | None
+    length: int
+    fresh: bool
+
+
+class LayerState(Protocol):
+    """What one module remembers."""
+
+    def update(self, k: Tensor, v: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+        """Add this call's keys and values; the ones to attend to come back."""
+        ...
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order."""
+        ...
+
+    def snapshot(self) -> Any:
+        """What `restore` needs to come back to this moment."""
+        ...
+
+    def restore(self, snapshot: Any) -> None:
+        """Return to the moment of the snapshot."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        ...
+
+
+class KVCache:
+    """Keys and values of all tokens so far, (B, K, max_len, d) each, allocated once at the first call."""
+
+    def __init__(self, max_len: int):
+        self.max_len = max_len
+        self.k: Tensor | None = None
+        self.v: Tensor | None = None
+
+    def update(self, k: Tensor, v: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+        """K and v (B, K, T, d) -> all keys and values, (B, K, S, d); those of a first call come back as they are."""
+        if self.k is None or self.v is None:
+            self.k, self.v = self._allocate(k), self._allocate(v)
+        self._write(self.k, k, placement)
+        self._write(self.v, v, placement)
+        if placement.fresh:
+            return k, v
+        return self.k[:, :, : placement.length], self.v[:, :, : placement.length]
+
+    def _allocate(self, new: Tensor) -> Tensor:
+        # Zeros, not empty: a slot that no mask allows still enters the weighted sum as 0 * value. One slot more than
+        # max_len takes the padding.
+        batch, heads, _, dim = new.shape
+        return new.new_zeros(batch, heads, self.max_len + 1, dim)
+
+    def _write(self, cache: Tensor, new: Tensor, placement: Placement) -> None:
+        if placement.start is not None:
+            cache[:, :, placement.start : placement.start + new.shape[2]] = new
+            return
+        slots = placement.slots.expand(new.shape[0], -1)
+        if placement.real is not None:
+            slots = torch.where(placement.real, slots, self.max_len)
+        cache.scatter_(2, slots[:, None, :, None].expand_as(new), new)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be named twice. rows (N,) int64"""
+        if self.k is not None and self.v is not None:
+            self.k, self.v = self.k[rows], self.v[rows]
+
+    def snapshot(self) -> None:
+        """Nothing: what lies beyond a row's length is never looked at and is written over."""
+
+    def restore(self, snapshot: None) -> None:
+        """Nothing to do, see `snapshot`."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values."""
+        return sum(t.nbytes for t in (self.k, self.v) if t is not None)
+
+
+class RecurrentState:
+    """Named tensors of fixed size, first dimension the rows (RWKV, Mamba, linear attention)."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order."""
+        self.tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The tensors, copied."""
+        return {name: tensor.clone() for name, tensor in self.tensors.items()}
+
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        """Return to the snapshot."""
+        self.tensors = {name: tensor.clone() for name, tensor in snapshot.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+class State:
+    """All that a model remembers about a batch of rows.
+
+    Args:
+        layers: dotted module name -> what that module remembers.
+        batch: rows.
+        max_len: tokens a row may have.
+        device: of `lengths`.
+
+    Attributes:
+        lengths: (B,) int64, the real tokens seen in each row.
+    """
+
+    def __init__(self, layers: dict[str, Any], batch: int, max_len: int, device: torch.device | str | None = None):
+        self.layers, self.max_len = layers, max_len
+        self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
+        self._longest = 0  # an upper bound of lengths.max(), known without asking the device
+        self._even = True  # whether all rows are exactly that long
+
+    def place(self, num_tokens: int, documents: Tensor | None) -> Placement:
+        """Where the next `num_tokens` tokens of each row will stand. documents (B, T) of 0 (padding) and 1, or None."""
+        length = self._longest + num_tokens
+        if length > self.max_len:
+            raise UsageError(
+                f"{self._longest} tokens are remembered and {num_tokens} more arrive, but the state was made for "
+                f"max_len={self.max_len}: make a longer one with model.make_state(batch, max_len)"
+            )
+        fresh, device = self._longest == 0, self.lengths.device
+        if documents is None and self._even:
+            slots = torch.arange(self._longest, length, device=device)[None]
+            return Placement(slots, None, self._longest, length, fresh)
+        if documents is None:
+            slots = self.lengths[:, None] + torch.arange(num_tokens, device=device)
+            return Placement(slots, None, None, length, fresh)
+        real = documents != 0
+        slots = self.lengths[:, None] + (real.cumsum(1) - 1).clamp(min=0)
+        return Placement(slots, real, None, length, fresh)
+
+    def advance(self, placement: Placement, num_tokens: int) -> None:
+        """Count the tokens of a call; the model does this when it ends."""
+        self._longest = placement.length
+        if placement.real is None:
+            self.lengths = self.lengths + num_tokens
+        else:
+            self.lengths = self.lengths + placement.real.sum(1)
+            self._even = False
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be named twice (beams) or dropped (finished). rows (N,) int64"""
+        self.lengths = self.lengths[rows]
+        for layer in self.layers.values():
+            layer.select(rows)
+
+    def trim(self, tokens: int) -> None:
+        """Forget the last `tokens` tokens of every row (rejected guesses of speculative decoding)."""
+        if any(isinstance(layer, RecurrentState) for layer in self.layers.values()):
+            raise UsageError("a recurrent state cannot forget single tokens: use snapshot() and restore()")
+        if tokens > self._longest:
+            raise UsageError(f"cannot forget {tokens} tokens: at most {self._longest} are remembered")
+        self.lengths = (self.lengths - tokens).clamp(min=0)
+        self._longest -= tokens
+
+    def snapshot(self) -> tuple[Tensor, int, bool, dict[str, Any]]:
+        """What `restore` needs to come back to this moment; valid until `select` changes the rows."""
+        return self.lengths, self._longest, self._even, {name: layer.snapshot() for name, layer in self.layers.items()}
+
+    def restore(self, snapshot: tuple[Tensor, int, bool, dict[str, Any]]) -> None:
+        """Return to the moment of the snapshot."""
+        self.lengths, self._longest, self._even, layers = snapshot
+        for name, layer in self.layers.items():
+            layer.restore(layers[name])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by all layers."""
+        return sum(layer.nbytes for layer in self.layers.values())

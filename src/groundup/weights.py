@@ -1,0 +1,228 @@
+"""How a family's tensors are called elsewhere, declared once; loading and saving both follow from it.
+
+A rule pairs our names with theirs. Names are those of modules, so every suffix (`weight`, `bias`, `lora_A.weight`)
+follows its module; `{i}` runs over layers and `{e}` over experts. Where the tensors differ in form, an operation that
+knows its inverse stands between. Tensors go pair by pair: peak memory is the model plus the tensors of one pair.
+
+    WeightMap(
+        rule("embed.tokens", "transformer.wte"),
+        rule(("blocks.{i}.attn.q_proj", ..., ...), "transformer.h.{i}.attn.c_attn", Chain(Transpose(), Fused(d, d, d))),
+        i=config.num_hidden_layers,
+    )
+"""
+
+import fnmatch
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from groundup.base.errors import CheckpointError
+
+GetTensor = Callable[[str], Tensor]
+
+
+class Operation(Protocol):
+    """From their tensors to ours and back."""
+
+    def load(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Theirs -> ours."""
+        ...
+
+    def save(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Ours -> theirs."""
+        ...
+
+
+class Same:
+    """The tensors are equal."""
+
+    def load(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Unchanged."""
+        return tensors
+
+    save = load
+
+
+class Transpose:
+    """Matrices are stored (in, out), as GPT-2's Conv1D does; vectors are left alone."""
+
+    def load(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Turn every matrix."""
+        return [tensor.mT if tensor.ndim == 2 else tensor for tensor in tensors]
+
+    save = load
+
+
+class Fused:
+    """One tensor of theirs holds several of ours, one after another along dimension 0."""
+
+    def __init__(self, *sizes: int):
+        self.sizes = sizes
+
+    def load(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Split."""
+        return list(tensors[0].split(self.sizes))
+
+    def save(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Join."""
+        return [torch.cat(tensors)]
+
+
+class Mapped:
+    """Every tensor passes through a function that has an inverse."""
+
+    def __init__(self, load: Callable[[Tensor], Tensor], save: Callable[[Tensor], Tensor]):
+        self._load, self._save = load, save
+
+    def load(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Apply the function."""
+        return [self._load(tensor) for tensor in tensors]
+
+    def save(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Apply the inverse."""
+        return [self._save(tensor) for tensor in tensors]
+
+
+class Chain:
+    """Several operations, in the order of loading."""
+
+    def __init__(self, *operations: Operation):
+        self.operations = operations
+
+    def load(self, tensors: list[Tensor]) -> list[Tensor]:
+        """First to last."""
+        for operation in self.operations:
+            tensors = operation.load(tensors)
+        return tensors
+
+    def save(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Last to first."""
+        for operation in reversed(self.operations):
+            tensors = operation.save(tensors)
+        return tensors
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Modules of ours, modules of theirs, and the operation between them."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    operation: Operation
+
+
+def rule(ours: str | Iterable[str], theirs: str | Iterable[str], operation: Operation | None = None) -> Rule:
+    """A Rule; single names need no tuple."""
+    return Rule(_names(ours), _names(theirs), operation or Same())
+
+
+def _names(names: str | Iterable[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Tensors that belong together: full names on both sides."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    operation: Operation
+
+
+class WeightMap:
+    """The rules of one model.
+
+    Args:
+        rules: see `rule`.
+        prefix: a prefix of their names that some checkpoints leave out (`transformer.` of the bare GPT-2).
+        ignore: patterns of names of theirs that hold nothing learned (`*.rotary_emb.inv_freq`).
+        sizes: how far each `{letter}` runs.
+    """
+
+    def __init__(self, *rules: Rule, prefix: str = "", ignore: tuple[str, ...] = (), **sizes: int):
+        self.prefix, self.ignore = prefix, ignore
+        self._by_their_module: dict[str, tuple[Rule, int]] = {}
+        self._by_our_module: dict[str, tuple[Rule, int]] = {}
+        for filled in _fill(rules, sizes):
+            for side, index in ((filled.theirs, self._by_their_module), (filled.ours, self._by_our_module)):
+                index.update({module: (filled, place) for place, module in enumerate(side)})
+
+    def match_theirs(self, names: Iterable[str]) -> list[Pair]:
+        """The pairs that a checkpoint with these names holds; a `CheckpointError` names what no rule knows."""
+        present = {self._full(name): name for name in names if not self._ignored(name)}
+        return self._match(present, self._by_their_module, "theirs")
+
+    def match_ours(self, names: Iterable[str]) -> list[Pair]:
+        """The pairs that a model with these names makes."""
+        return self._match({name: name for name in names}, self._by_our_module, "ours")
+
+    def load(self, names: Iterable[str], get: GetTensor) -> Iterator[tuple[str, Tensor]]:
+        """Their tensors under our names, one pair at a time; `get` fetches one tensor of theirs."""
+        for pair in self.match_theirs(names):
+            yield from zip(pair.ours, pair.operation.load([get(name) for name in pair.theirs]), strict=True)
+
+    def save(self, names: Iterable[str], get: GetTensor) -> Iterator[tuple[str, Tensor]]:
+        """Our tensors under their names, one pair at a time; `get` fetches one tensor of ours."""
+        for pair in self.match_ours(names):
+            tensors = pair.operation.save([get(name) for name in pair.ours])
+            yield from ((name, tensor.contiguous()) for name, tensor in zip(pair.theirs, tensors, strict=True))
+
+    def _match(self, present: dict[str, str], index: dict[str, tuple[Rule, int]], side: str) -> list[Pair]:
+        pairs, unknown = {}, []
+        for name in present:
+            found = _longest_module(name, index)
+            if found is None:
+                unknown.append(present[name])
+                continue
+            rule, suffix = found
+            pairs.setdefault((rule, suffix), None)
+        if unknown:
+            raise CheckpointError(f"no rule of this family knows {len(unknown)} tensors: {_some(unknown)}")
+        return [self._pair(rule, suffix, present, side) for rule, suffix in pairs]
+
+    def _pair(self, rule: Rule, suffix: str, present: dict[str, str], side: str) -> Pair:
+        ours, theirs = ([name + suffix for name in names] for names in (rule.ours, rule.theirs))
+        needed = theirs if side == "theirs" else ours
+        missing = [name for name in needed if name not in present]
+        if missing:
+            raise CheckpointError(f"missing tensors: {_some(missing)}, which belong with {_some(needed)}")
+        if side == "theirs":
+            theirs = [present[name] for name in theirs]
+        return Pair(tuple(ours), tuple(theirs), rule.operation)
+
+    def _full(self, name: str) -> str:
+        if not self.prefix or name.startswith(self.prefix) or _longest_module(name, self._by_their_module):
+            return name
+        return self.prefix + name
+
+    def _ignored(self, name: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignore)
+
+
+def _fill(rules: Iterable[Rule], sizes: dict[str, int]) -> Iterator[Rule]:
+    """Every rule, once for each value of its letters."""
+    for each in rules:
+        letters = [letter for letter in sizes if any(f"{{{letter}}}" in name for name in each.ours + each.theirs)]
+        for values in itertools.product(*(range(sizes[letter]) for letter in letters)):
+            at = dict(zip(letters, values, strict=True))
+            ours, theirs = (tuple(name.format(**at) for name in names) for names in (each.ours, each.theirs))
+            yield Rule(ours, theirs, each.operation)
+
+
+def _longest_module(name: str, index: dict[str, tuple[Rule, int]]) -> tuple[Rule, str] | None:
+    """The rule of the longest module name that `name` begins with, and the rest of `name`."""
+    end = len(name)
+    while end > 0:
+        if name[:end] in index:
+            return index[name[:end]][0], name[end:]
+        end = name.rfind(".", 0, end)
+    return None
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,228 @@
+"""Every family against transformers: tiny random checkpoints, through files on disk, in both directions."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers as tf
+from torch.testing import assert_close
+
+from groundup.models.catalogue import config_of_size, model_class, sizes
+from groundup.models.hub import load_model
+
+LLAMA = dict(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    max_position_embeddings=64,
+)
+LLAMA3_ROPE = dict(
+    rope_type="llama3",
+    rope_theta=10_000.0,
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=16,
+)
+GPT2 = dict(vocab_size=64, n_embd=32, n_layer=3, n_head=4, n_positions=64, embd_pdrop=0, attn_pdrop=0, resid_pdrop=0)
+
+CASES = {
+    "gpt2": lambda: tf.GPT2Config(**GPT2),
+    "gpt2-untied": lambda: tf.GPT2Config(**GPT2, tie_word_embeddings=False, n_inner=40),
+    "llama": lambda: tf.LlamaConfig(**LLAMA),
+    "llama-tied": lambda: tf.LlamaConfig(**LLAMA, tie_word_embeddings=True),
+    "llama-grouped": lambda: tf.LlamaConfig(**LLAMA, num_key_value_heads=2, head_dim=16),
+    "llama-biased": lambda: tf.LlamaConfig(**LLAMA, attention_bias=True, mlp_bias=True),
+    "llama-3.1": lambda: tf.LlamaConfig(**LLAMA, num_key_value_heads=2, rope_parameters=LLAMA3_ROPE),
+    "llama-linear": lambda: tf.LlamaConfig(
+        **LLAMA, rope_parameters=dict(rope_type="linear", rope_theta=500.0, factor=4.0)
+    ),
+}
+
+
+@pytest.fixture(params=CASES)
+def pair(request, tmp_path):
+    """(theirs, ours, folder): the same weights in both libraries; ours were read from the files that theirs wrote."""
+    torch.manual_seed(0)
+    theirs = tf.AutoModelForCausalLM.from_config(CASES[request.param](), dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():  # norms and biases leave their trivial start
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    theirs.save_pretrained(tmp_path / "theirs")
+    return theirs, load_model(tmp_path / "theirs"), tmp_path
+
+
+def ids(rows=2, length=12, seed=1):
+    return torch.randint(1, 64, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.row("LM-10", reference="transformers")
+@pytest.mark.row("LM-25", reference="transformers")
+@pytest.mark.row("LM-26", reference="transformers")
+def test_logits_are_equal(pair):
+    theirs, ours, _ = pair
+    with torch.no_grad():
+        assert_close(ours(ids()), theirs(ids()).logits)
+
+
+def test_gradients_are_equal(pair):
+    theirs, ours, _ = pair
+    x = ids()
+    F.cross_entropy(ours(x)[:, :-1].flatten(0, 1), x[:, 1:].flatten()).backward()
+    F.cross_entropy(theirs(x).logits[:, :-1].flatten(0, 1), x[:, 1:].flatten()).backward()
+    mine = {name: p.grad for name, p in ours.named_parameters()}
+    expected = {name: p.grad for name, p in theirs.named_parameters()}
+    renamed = dict(ours.weight_map(ours.config).save(mine, mine.__getitem__))
+    assert set(renamed) == set(expected)
+    for name, gradient in renamed.items():
+        assert_close(gradient, expected[name], msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.row("LAY-34", reference="transformers")
+def test_prefill_in_chunks_then_steps_equal_one_pass(pair):
+    theirs, ours, _ = pair
+    x, state = ids(), ours.make_state(batch=2, max_len=12)
+    with torch.no_grad():
+        parts = [ours(x[:, :4], state=state), ours(x[:, 4:7], state=state)]
+        parts += [ours(x[:, t : t + 1], state=state) for t in range(7, 12)]
+        assert_close(torch.cat(parts, dim=1), theirs(x).logits)
+    assert state.lengths.tolist() == [12, 12]
+
+
+def test_left_padded_rows_equal_transformers_and_each_row_alone(pair):
+    theirs, ours, _ = pair
+    x, lengths = ids(rows=3), (12, 7, 3)
+    documents = torch.stack([(torch.arange(12) >= 12 - n).long() for n in lengths])
+    state = ours.make_state(3, 20)
+    positions = (documents.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        plain, prefilled = ours(x, documents=documents), ours(x, documents=documents, state=state)
+        expected = theirs(x, attention_mask=documents, position_ids=positions).logits
+        step = ids(rows=3, length=1, seed=2)
+        stepped = ours(step, state=state)
+        for row, n in enumerate(lengths):
+            assert_close(plain[row, -n:], expected[row, -n:])
+            assert_close(prefilled[row, -n:], expected[row, -n:])
+            alone = torch.cat((x[row : row + 1, -n:], step[row : row + 1]), dim=1)
+            assert_close(ours(alone)[:, :n], plain[row : row + 1, -n:])
+            assert_close(stepped[row], ours(alone)[0, -1:])
+    assert state.lengths.tolist() == [13, 8, 4]
+
+
+def test_left_padding_may_cover_whole_chunks_of_a_prefill(pair):
+    _, ours, _ = pair
+    x, lengths = ids(rows=2), (12, 2)
+    documents = torch.stack([(torch.arange(12) >= 12 - n).long() for n in lengths])
+    state = ours.make_state(2, 12)
+    with torch.no_grad():
+        parts = [ours(x[:, a : a + 4], documents=documents[:, a : a + 4], state=state) for a in (0, 4, 8)]
+        for row, n in enumerate(lengths):
+            assert_close(torch.cat(parts, 1)[row, -n:], ours(x[row : row + 1, -n:])[0])
+
+
+@pytest.mark.row("DAT-03", reference="transformers")
+def test_packed_documents_do_not_see_each_other(pair):
+    theirs, ours, _ = pair
+    x = ids(rows=1)
+    documents = torch.tensor([[1] * 5 + [2] * 4 + [0] * 3])
+    with torch.no_grad():
+        packed = ours(x, documents=documents)
+        assert_close(packed[:, :5], theirs(x[:, :5]).logits)
+        assert_close(packed[:, 5:9], theirs(x[:, 5:9]).logits)
+
+
+def test_what_we_save_transformers_loads_with_equal_logits(pair):
+    theirs, ours, folder = pair
+    ours.save_pretrained(folder / "ours")
+    again = tf.AutoModelForCausalLM.from_pretrained(folder / "ours", dtype=torch.float32).eval()
+    with torch.no_grad():
+        assert torch.equal(again(ids()).logits, theirs(ids()).logits)
+    assert type(again) is type(theirs)
+    back = load_model(folder / "ours")
+    for name, tensor in ours.state_dict().items():
+        assert torch.equal(back.state_dict()[name], tensor), name
+
+
+def test_sharded_checkpoints_go_both_ways(pair):
+    from groundup.models.hub import save_model
+
+    theirs, ours, folder = pair
+    theirs.save_pretrained(folder / "sharded", max_shard_size="20KB")
+    assert (folder / "sharded/model.safetensors.index.json").exists()
+    again = load_model(folder / "sharded")
+    save_model(ours, folder / "mine", max_shard_bytes=20_000)
+    assert (folder / "mine/model.safetensors.index.json").exists()
+    reloaded = tf.AutoModelForCausalLM.from_pretrained(folder / "mine", dtype=torch.float32).eval()
+    with torch.no_grad():
+        assert torch.equal(again(ids()), ours(ids()))
+        assert torch.equal(reloaded(ids()).logits, theirs(ids()).logits)
+
+
+def test_older_spellings_of_the_config_load_alike(pair):
+    _, ours, folder = pair
+    path = folder / "theirs/config.json"
+    config = json.loads(path.read_text())
+    config["torch_dtype"] = config.pop("dtype")
+    rope = config.pop("rope_parameters", None)
+    if rope is not None:
+        config["rope_theta"] = rope.pop("rope_theta")
+        if rope.get("rope_type") != "default":
+            config["rope_scaling"] = rope
+    path.write_text(json.dumps(config))
+    with torch.no_grad():
+        assert torch.equal(load_model(folder / "theirs")(ids()), ours(ids()))
+
+
+@pytest.mark.parametrize("interleave", [False, True])
+def test_state_select_trim_snapshot(pair, interleave):
+    _, ours, _ = pair
+    x, state = ids(rows=3), ours.make_state(3, 16)
+    with torch.no_grad():
+        ours(x[:, :6], state=state)
+        before = state.snapshot()
+        ours(x[:, 6:9], state=state)
+        state.trim(2)
+        assert state.lengths.tolist() == [7, 7, 7]
+        rows = torch.tensor([2, 0] if interleave else [0, 1, 1])
+        snapshot_state = ours.make_state(3, 16)
+        ours(x[:, :6], state=snapshot_state)
+        state.restore(before)
+        state.select(rows)
+        out = ours(x[rows, 6:8], state=state)
+        assert_close(out, ours(x[rows, :8])[:, 6:])
+    assert state.nbytes > 0
+
+
+PUBLISHED = {
+    # Radford et al. 2019 as 124M, 355M, 774M, 1.5B; exact counts of the released checkpoints
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    # Touvron et al. 2023, 6.7B, 13.0B, 32.5B, 65.2B, and Llama 2 70B
+    "llama-7b": 6_738_415_616,
+    "llama-13b": 13_015_864_320,
+    "llama-33b": 32_528_943_616,
+    "llama-65b": 65_285_660_672,
+    "llama-2-70b": 68_976_648_192,
+}
+
+
+@pytest.mark.row("LM-10", reference="published: released checkpoints")
+@pytest.mark.row("LM-25", reference="published: Touvron et al. 2023, table 2")
+@pytest.mark.row("LM-26", reference="published: Llama 2 model cards")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes_have_their_published_parameters(name):
+    config = config_of_size(name)
+    with torch.device("meta"):
+        assert model_class(config)(config).num_parameters() == PUBLISHED[name]
+    hf = tf.AutoConfig.for_model(**(config.to_hf()))
+    with torch.device("meta"):
+        assert tf.AutoModelForCausalLM.from_config(hf).num_parameters() == PUBLISHED[name]
+
+
+def test_every_published_size_is_tested_or_equal_to_one_that_is():
+    assert set(sizes()) - set(PUBLISHED) == {"llama-2-7b", "llama-2-13b"}  # as llama-7b and llama-13b
