@@ -1,0 +1,252 @@
+"""`groundup tokenizer ...`: train, encode, decode, inspect and compare tokenizers."""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import CliPositionalArg
+
+from groundup.base.console import progress, say, table, warn
+from groundup.base.errors import DataError, UsageError
+from groundup.commands.command import Command
+from groundup.tokenizers.registry import AnyTokenizer, ByteBPEConfig
+from groundup.tokenizers.tokenizer import Tokenizer
+
+# Folders are searched for these.
+TEXT_ENDINGS = (".txt", ".md", ".py", ".rst")
+
+
+class TokenizerTrain(Command):
+    """Learn a vocabulary from text files or folders of them, and write a folder that Hugging Face libraries read."""
+
+    files: CliPositionalArg[list[str]]
+    """Text files (UTF-8), or folders of .txt, .md, .rst and .py files."""
+    out_dir: Path = Path("tokenizer")
+    """The folder to write."""
+    tokenizer: AnyTokenizer = ByteBPEConfig()
+    """What to train: kind byte_bpe or characters, and its settings."""
+
+    def run(self) -> dict[str, Any]:
+        """Train, write, and say what came out."""
+        paths = text_files(self.files)
+        size = sum(path.stat().st_size for path in paths)
+        started = time.perf_counter()
+        trained = self._train(paths)
+        seconds = time.perf_counter() - started
+        wanted = getattr(self.tokenizer, "vocab_size", trained.vocab_size)
+        if trained.vocab_size < wanted:
+            warn(f"the text held enough for {trained.vocab_size:,} tokens only, not {wanted:,}")
+        trained.save_pretrained(self.out_dir)
+        say(f"{len(paths)} files, {size / 1e6:.2f} MB: {trained.vocab_size:,} tokens in {seconds:.1f} s")
+        say(f"written to {self.out_dir}; try: groundup tokenizer inspect {self.out_dir}")
+        return {
+            "folder": str(self.out_dir),
+            "kind": trained.kind,
+            "vocab_size": trained.vocab_size,
+            "bytes": size,
+            "seconds": seconds,
+            "fingerprint": trained.fingerprint(),
+        }
+
+    def _train(self, paths: list[Path]) -> Tokenizer:
+        with progress(total=None, label="merges", unit="token") as bar:
+
+            def advance(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            texts = progress(paths, label="reading", unit="file")
+            return self.tokenizer.train(map(read_text, texts), progress=advance)
+
+
+class _WithText(Command):
+    """A command that takes a text from the words, a file, or what is piped in."""
+
+    file: Path | None = None
+    """Read the text from this file."""
+
+    def read(self, words: list[str]) -> str:
+        """The text: the words, or the file, or standard input."""
+        if words and self.file:
+            raise UsageError("give the text or --file, not both")
+        if words:
+            return " ".join(words)
+        if self.file is not None:
+            return read_text(self.file)
+        if sys.stdin.isatty():
+            raise UsageError("no text: give it as words, with --file, or through a pipe")
+        try:
+            return sys.stdin.buffer.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input: byte {error.start} is not UTF-8") from None
+
+
+class TokenizerEncode(_WithText):
+    """Text to token ids."""
+
+    path: CliPositionalArg[str]
+    """A tokenizer: folder, tokenizer.json or hub name."""
+    text: CliPositionalArg[list[str]] = []
+    """The text; without it --file or standard input is read."""
+    bos: bool = False
+    """Put the beginning-of-sequence token in front."""
+    eos: bool = False
+    """Put the end-of-sequence token at the end."""
+    allowed_special: bool = False
+    """Spellings of special tokens in the text become control tokens."""
+
+    def run(self) -> dict[str, Any]:
+        """Print the ids, separated by spaces."""
+        tokenizer = load(self.path)
+        text = self.read(self.text)
+        ids = tokenizer.encode(text, bos=self.bos, eos=self.eos, allowed_special=self.allowed_special)
+        say(*ids)
+        return {"ids": ids, "tokens": [tokenizer.token(number) for number in ids]}
+
+
+class TokenizerDecode(_WithText):
+    """Token ids to text."""
+
+    path: CliPositionalArg[str]
+    """A tokenizer: folder, tokenizer.json or hub name."""
+    ids: CliPositionalArg[list[str]] = []
+    """The ids; without them --file or standard input is read."""
+    skip_special: bool = False
+    """Leave special tokens out."""
+
+    def run(self) -> dict[str, Any]:
+        """Print the text."""
+        tokenizer = load(self.path)
+        words = self.read(self.ids).replace(",", " ").strip("[] \n").split()
+        wrong = next((word for word in words if not (word.isascii() and word.isdigit())), None)
+        if wrong is not None:
+            raise UsageError(f"{wrong!r} is not a token id: whole numbers separated by spaces or commas are expected")
+        text = tokenizer.decode([int(word) for word in words], skip_special=self.skip_special)
+        say(text)
+        return {"text": text}
+
+
+class TokenizerInspect(_WithText):
+    """What a tokenizer holds, and how it cuts a text."""
+
+    path: CliPositionalArg[str]
+    """A tokenizer: folder, tokenizer.json or hub name."""
+    text: CliPositionalArg[list[str]] = []
+    """A text to show cut into tokens."""
+
+    def run(self) -> dict[str, Any]:
+        """Print the facts, and the tokens of the text."""
+        tokenizer = load(self.path)
+        facts = describe(tokenizer)
+        say(table(((key, value) for key, value in facts.items()), ("what", "value")))
+        if not self.text and self.file is None:
+            return facts
+        text = self.read(self.text)
+        ids = tokenizer.encode(text)
+        rows = [(number, repr(tokenizer.token(number)), repr(tokenizer.token_bytes(number))) for number in ids]
+        say("\n" + table(rows, ("id", "token", "bytes")))
+        say(f"\n{len(text)} characters, {len(text.encode())} bytes, {len(ids)} tokens")
+        return facts | {"tokens": [{"id": number, "token": tokenizer.token(number)} for number in ids]}
+
+
+class TokenizerCompare(_WithText):
+    """Several tokenizers on one text: number of tokens, bytes a token, speed, and whether the text comes back."""
+
+    paths: CliPositionalArg[list[str]]
+    """Tokenizers: folders, tokenizer.json files or hub names; the text comes from --text, --file or a pipe."""
+    text: str | None = None
+    """The text to compare on."""
+
+    def run(self) -> dict[str, Any]:
+        """Print a line for each tokenizer."""
+        tokenizers = {path: load(path) for path in self.paths}
+        text = self.read([] if self.text is None else [self.text])
+        if not text:
+            raise DataError("the text is empty: there is nothing to compare on")
+        measured = [compare_one(path, tokenizer, text) for path, tokenizer in tokenizers.items()]
+        say(table((row.values() for row in measured), measured[0]))
+        return {"bytes": len(text.encode("utf-8")), "results": measured}
+
+
+def compare_one(path: str, tokenizer: Tokenizer, text: str) -> dict[str, Any]:
+    """One tokenizer's line in the comparison."""
+    size = len(text.encode("utf-8"))
+    started = time.perf_counter()
+    try:
+        ids = tokenizer.encode(text)
+    except UsageError as error:
+        warn(f"{path}: {error}")
+        return {"tokenizer": path, "vocabulary": tokenizer.vocab_size, "tokens": None, "bytes a token": None,
+                "MB/s": None, "lossless": False}  # fmt: skip
+    seconds = time.perf_counter() - started
+    return {
+        "tokenizer": path,
+        "vocabulary": tokenizer.vocab_size,
+        "tokens": len(ids),
+        "bytes a token": round(size / max(1, len(ids)), 3),
+        "MB/s": round(size / 1e6 / seconds, 2),
+        "lossless": tokenizer.decode(ids) == text,
+    }
+
+
+def describe(tokenizer: Tokenizer) -> dict[str, Any]:
+    """A tokenizer's facts, by name."""
+    longest = max(range(tokenizer.vocab_size), key=lambda number: len(tokenizer._bytes[number]))
+    return {
+        "kind": tokenizer.kind,
+        "vocabulary": tokenizer.vocab_size,
+        "merges": len(getattr(tokenizer, "merges", ())),
+        "pattern": getattr(tokenizer, "pattern", None),
+        "normal form": getattr(tokenizer, "normal_form", None),
+        "special tokens": " ".join(f"{token}={number}" for token, number in tokenizer.special_tokens.items()),
+        "BOS, EOS, pad, unk": str((tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, tokenizer.unk_id)),
+        "longest token": repr(tokenizer.token(longest)),
+        "chat template": "yes" if tokenizer.chat_template else "no",
+        "fingerprint": tokenizer.fingerprint(),
+    }
+
+
+def load(path: str) -> Tokenizer:
+    """The tokenizer at a path; imported late so that --help is quick."""
+    from groundup.tokenizers.hub import load_tokenizer
+
+    return load_tokenizer(path)
+
+
+def text_files(names: list[str]) -> list[Path]:
+    """The files that are named, and the text files in the folders that are named, in order.
+
+    Raises:
+        UsageError: nothing is there, or a folder holds no text.
+    """
+    return [path for name in names for path in _files_at(Path(name).expanduser())]
+
+
+def _files_at(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    if not path.is_dir():
+        raise UsageError(f"no file or folder at {path}")
+    found = sorted(item for item in path.rglob("*") if item.suffix in TEXT_ENDINGS and item.is_file())
+    if not found:
+        raise UsageError(f"{path} holds no text: files ending in {', '.join(TEXT_ENDINGS)} are read")
+    yield from found
+
+
+def read_text(path: Path) -> str:
+    """A file's text, line ends as they stand.
+
+    Raises:
+        DataError: no such file, or not UTF-8; the message names the byte and line.
+    """
+    if not path.is_file():
+        raise DataError(f"no file at {path}")
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}, line {line}: byte {error.start} is not UTF-8; save the file as UTF-8") from None

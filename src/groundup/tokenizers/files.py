@@ -1,0 +1,119 @@
+"""tokenizer.json and tokenizer_config.json, as the `tokenizers` and `transformers` libraries write and read them.
+
+Writing: what those libraries read encodes as ours does. Reading: each part of the file must be one that is understood
+here, or the file is refused, naming the part: a tokenizer that is nearly right silently ruins a model.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groundup.base.files import write_atomic
+from groundup.tokenizers.pretokenize import PATTERNS
+
+if TYPE_CHECKING:
+    from groundup.tokenizers.byte_bpe import ByteBPE
+    from groundup.tokenizers.characters import Characters
+    from groundup.tokenizers.tokenizer import Tokenizer
+
+TOKENIZER = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"
+
+ANY_CHARACTER = r"[\s\S]"
+# transformers' way to say "no limit".
+NO_LIMIT = 10**30
+
+
+def write_folder(tokenizer: "Tokenizer", folder: str | Path) -> None:
+    """Write tokenizer.json, tokenizer_config.json and, with a template, chat_template.jinja, each atomically.
+
+    The template of an earlier tokenizer in the same folder is removed when this one has none.
+    """
+    folder = Path(folder)
+    write_atomic(folder / TOKENIZER, json.dumps(tokenizer.to_json(), ensure_ascii=False, indent=2) + "\n")
+    write_atomic(folder / CONFIG, json.dumps(config_json(tokenizer), ensure_ascii=False, indent=2) + "\n")
+    if tokenizer.chat_template is None:
+        (folder / TEMPLATE).unlink(missing_ok=True)
+    else:
+        write_atomic(folder / TEMPLATE, tokenizer.chat_template)
+
+
+def config_json(tokenizer: "Tokenizer") -> dict[str, Any]:
+    """The content of tokenizer_config.json."""
+    named = {f"{part}_token": getattr(tokenizer.names, part) for part in ("bos", "eos", "pad", "unk")}
+    return {
+        "backend": "tokenizers",
+        **{key: token for key, token in named.items() if token is not None},
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": NO_LIMIT,
+        "tokenizer_class": "TokenizersBackend",
+    }
+
+
+def _frame(tokenizer: "Tokenizer", **parts: Any) -> dict[str, Any]:
+    added = [
+        {
+            "id": token.id,
+            "content": token.content,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": token.normalized,
+            "special": token.special,
+        }
+        for token in sorted(tokenizer.added.tokens, key=lambda token: token.id)
+    ]
+    order = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model")
+    head = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
+    return head | {key: parts.get(key) for key in order}
+
+
+def characters_to_json(tokenizer: "Characters") -> dict[str, Any]:
+    """A word-level model whose words are single characters."""
+    return _frame(
+        tokenizer,
+        pre_tokenizer=_split(ANY_CHARACTER),
+        post_processor=tokenizer.post_processor,
+        decoder={"type": "Fuse"},
+        model={
+            "type": "WordLevel",
+            "vocab": tokenizer.model_vocab,
+            # The library wants a name here; where the vocabulary lacks it, an unknown character is its error too.
+            "unk_token": tokenizer.names.unk or "<unk>",
+        },
+    )
+
+
+def byte_bpe_to_json(tokenizer: "ByteBPE") -> dict[str, Any]:
+    """A BPE model over byte symbols."""
+    return _frame(
+        tokenizer,
+        normalizer=None if tokenizer.normal_form is None else {"type": tokenizer.normal_form},
+        pre_tokenizer=_byte_level_pre_tokenizer(tokenizer.pattern),
+        post_processor=tokenizer.post_processor,
+        decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        model={
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": tokenizer.ignore_merges,
+            "vocab": tokenizer.model_vocab,
+            "merges": [list(pair) for pair in tokenizer.merges],
+        },
+    )
+
+
+def _byte_level_pre_tokenizer(pattern: str) -> dict[str, Any]:
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    if pattern == PATTERNS["gpt2"]:
+        return level | {"use_regex": True}
+    return {"type": "Sequence", "pretokenizers": [_split(pattern), level | {"use_regex": False}]}
+
+
+def _split(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
