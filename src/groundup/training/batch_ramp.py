@@ -1,4 +1,4 @@
-"""Batch-size ramp-up: small batches early, when gradients of different examples agree (Brown et al. 2020, section 2.3)."""
+"""Batch-size ramp-up: small batches early, when gradients of different examples still agree (Brown et al. 2020)."""
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ class BatchRamp(Config):
     """Tokens seen when the full batch is reached."""
 
     def batch_tokens(self, tokens_seen: int, full_batch_tokens: int) -> int:
-        """start + (full - start) min(1, seen / ramp), in tokens; never above the full batch."""
+        """Tokens in the next batch: start + (full - start) min(1, seen / ramp), never above the full batch."""
         start = min(self.start_tokens, full_batch_tokens)
         if tokens_seen >= self.ramp_tokens:
             return full_batch_tokens

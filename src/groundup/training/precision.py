@@ -61,9 +61,9 @@ class PrecisionConfig(Config):
 class LossScaler:
     """Dynamic loss scaling (Micikevicius et al. 2018, section 3.2).
 
-    fp16 holds nothing below 2^-24: smaller gradients become 0. The loss is multiplied by `scale` before backward, so all
-    gradients are; they are divided by it in fp32 before clipping and update. A step whose gradients overflowed is skipped
-    and the scale halves; after `growth_interval` good steps in a row it doubles.
+    fp16 holds nothing below 2^-24: smaller gradients become 0. The loss is multiplied by `scale` before backward, so
+    all gradients are; they are divided by it in fp32 before clipping and update. A step whose gradients overflowed is
+    skipped and the scale halves; after `growth_interval` good steps in a row it doubles.
 
         scaler.scale_loss(loss).backward()
         optimizer.gather()
@@ -83,7 +83,7 @@ class LossScaler:
         self._finite = True
 
     def scale_loss(self, loss: "Tensor") -> "Tensor":
-        """loss x scale."""
+        """The loss x scale."""
         return loss * self.scale if self.scale != 1.0 else loss
 
     def unscale(self, gradients: Iterable["Tensor"]) -> bool:

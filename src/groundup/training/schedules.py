@@ -1,7 +1,7 @@
 """Learning-rate schedules: pure functions of the step. Imports no torch.
 
-`schedule.factor(step, total_steps)` multiplies the optimizer's `lr` for the update after `step` finished updates, so the
-first update uses `factor(0, total)`. `apply` writes it into an optimizer's groups.
+`schedule.factor(step, total_steps)` multiplies the optimizer's `lr` for the update after `step` finished updates, so
+the first update uses `factor(0, total)`. `apply` writes it into an optimizer's groups.
 """
 
 import math
@@ -84,13 +84,13 @@ class Cosine(Warmup):
     """Step at which the minimum is reached; None is the last step. GPT-3 decays over 260B of its 300B tokens."""
 
     def after_warmup(self, step: int, total_steps: int) -> float:
-        """minimum + (1 - minimum) (1 + cos(π p)) / 2."""
+        """The curve minimum + (1 - minimum) (1 + cos(π p)) / 2."""
         end = total_steps if self.decay_steps is None else self.decay_steps
         return self.minimum + (1.0 - self.minimum) * 0.5 * (1.0 + math.cos(math.pi * self._progress(step, end)))
 
 
 class WSD(Warmup):
-    """Warmup, stable, decay (Hu et al. 2024, MiniCPM): constant until the last `decay_steps`, so a run can be prolonged."""
+    """Warmup, stable, decay (Hu et al. 2024, MiniCPM): constant until the last `decay_steps`."""
 
     kind: Literal["wsd"] = "wsd"
     decay_steps: int = Field(default=0, ge=0)

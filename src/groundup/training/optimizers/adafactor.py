@@ -64,7 +64,7 @@ class AdaFactor(Optimizer):
         return state
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, group: Group, step: int) -> None:
-        """w <- w - α clip(g / √v̂), with α = learning rate x scale of the parameter."""
+        """Update: w <- w - α clip(g / √v̂), with α = learning rate x scale of the parameter."""
         rate = _learning_rate(weight, group, step)
         update = _mean_square_root_inverse(gradient, state, beta2=1 - step ** group["decay_rate"]).mul_(gradient)
 

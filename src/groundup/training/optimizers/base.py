@@ -1,8 +1,8 @@
 """What the optimizers share: masters, gradients, steps and state by parameter name.
 
 A rule is a subclass with two methods: `new_state` (tensors to begin with) and `update` (the formula, in place). `step`
-calls `update` once for a whole flat buffer where the rule is element-wise and every tensor is at the same step, and once
-for each tensor otherwise; state tensors are views of the same memory in both cases, so both give the same numbers.
+calls `update` once for a whole flat buffer where the rule is element-wise and every tensor is at the same step, and
+once for each tensor otherwise; state tensors are views of the same memory in both cases: both give the same numbers.
 
     optimizer = AdamWConfig(lr=3e-4).build(model.named_parameters())
     for micro_batch in step_batches:

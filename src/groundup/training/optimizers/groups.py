@@ -29,9 +29,10 @@ def decays(name: str, parameter: Parameter, *, decay_embeddings: bool = True) ->
 def decay_groups(
     named_parameters: Iterable[tuple[str, Parameter]], weight_decay: float, *, decay_embeddings: bool = True
 ) -> list[dict[str, Any]]:
-    """Two optimizer groups, with and without decay, of the parameters that require a gradient; empty groups are left out.
+    """Two optimizer groups, with and without decay, of the parameters that require a gradient.
 
-    `params` holds (name, parameter) pairs. A parameter used under two names (tied) counts once. `UsageError` if none is left.
+    `params` holds (name, parameter) pairs; an empty group is left out. A parameter used under two names (tied) counts
+    once. `UsageError` if none is left.
     """
     chosen: list[tuple[str, Parameter]] = []
     seen: set[int] = set()
@@ -48,7 +49,7 @@ def decay_groups(
 
 
 def group_table(groups: Iterable[dict[str, Any]]) -> list[tuple[str, tuple[int, ...], float, str]]:
-    """(name, shape, weight decay, rule) of every tensor: of `decay_groups`, or of a built optimizer's `param_groups`."""
+    """(name, shape, weight decay, rule) of every tensor: of `decay_groups`, or an optimizer's `param_groups`."""
     rows = []
     for group in groups:
         pairs = zip(group["param_names"], group["params"], strict=True) if "param_names" in group else group["params"]

@@ -61,7 +61,7 @@ class Muon(Optimizer):
         return {"mean": weight.new_zeros(weight.shape), "square": weight.new_zeros(weight.shape)}
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, group: Group, step: int) -> None:
-        """v <- μ v + (1 - μ) g;  w <- w - η λ w - η s orthogonal(v)  (Nesterov: of (1 - μ) g + μ v)."""
+        """Update: v <- μ v + (1 - μ) g;  w <- w - η λ w - η s orthogonal(v)  (Nesterov: of (1 - μ) g + μ v)."""
         if group["rule"] == "adamw":
             rule = fused_adam_update if has_fused_kernel(weight) else adam_update
             settings = {key: group[key] for key in ("lr", "betas", "eps")}
@@ -77,7 +77,7 @@ class Muon(Optimizer):
 def orthogonalise(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """A matrix (A, B) near U Vᵀ of its singular value decomposition U S Vᵀ, in `dtype`.
 
-    Newton-Schulz iteration with `COEFFICIENTS`; singular values end between about 0.7 and 1.2, which serves as well as 1.
+    Newton-Schulz iteration with `COEFFICIENTS`; singular values end between about 0.7 and 1.2, which serves well.
     """
     a, b, c = COEFFICIENTS
     x = matrix.to(dtype)
@@ -95,5 +95,5 @@ def orthogonalise(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfl
 def shape_scale(shape: torch.Size, scale: str) -> float:
     """The factor on the learning rate for an (A, B) matrix."""
     a, b = shape
-    # original: the same spectral norm per input as a square matrix; match_rms_adamw: RMS of the update 0.2, AdamW's usual.
+    # match_rms_adamw: the update's root mean square is 0.2, as AdamW's usually is (Liu et al. 2025).
     return math.sqrt(max(1.0, a / b)) if scale == "original" else 0.2 * math.sqrt(max(a, b))

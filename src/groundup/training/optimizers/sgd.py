@@ -33,7 +33,7 @@ class SGD(Optimizer):
         return {"velocity": weight.new_zeros(weight.shape)} if group["momentum"] else {}
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, group: Group, step: int) -> None:
-        """g <- g + λ w;  v <- μ v + g;  w <- w - η v  (Nesterov: w - η (g + μ v))."""
+        """Update: g <- g + λ w;  v <- μ v + g;  w <- w - η v  (Nesterov: w - η (g + μ v))."""
         if group["weight_decay"]:
             gradient = gradient.add(weight, alpha=group["weight_decay"])
         if group["momentum"]:

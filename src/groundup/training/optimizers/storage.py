@@ -1,10 +1,10 @@
 """Where an optimizer's weights and gradients lie.
 
-An element-wise rule (Adam, SGD) on a hundred tensors is a hundred small loops, and each re-reads what it needs. Laid end
-to end in one buffer they are one loop over memory. `FlatStorage` moves the parameters of a group into such a buffer, each
-parameter becoming a view of it. Below fp32 there are two buffers: `compute`, which the parameters view, and the fp32
-`master`, which the optimizer updates (Micikevicius et al. 2018). Gradients are gathered into an fp32 buffer, so the sum
-over micro-batches is exact to fp32 whatever the parameters' dtype.
+An element-wise rule (Adam, SGD) on a hundred tensors is a hundred small loops, and each has its own overhead. Laid end
+to end in one buffer they are one loop over memory. `FlatStorage` moves the parameters of a group into such a buffer,
+each parameter becoming a view of it. Below fp32 there are two buffers: `compute`, which the parameters view, and
+the fp32 `master`, which the optimizer updates (Micikevicius et al. 2018). Gradients are gathered into an fp32 buffer,
+so the sum over micro-batches is exact to fp32 whatever the parameters' dtype.
 
 `SeparateStorage` has the same interface and leaves each tensor where it is (tensors that are sharded over devices).
 """

@@ -1,0 +1,85 @@
+"""Floating-point operations of a decoder: a multiplication and an addition count as two.
+
+Matrix products only, as is usual; norms, activations and softmax add a few percent at small widths.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from groundup.estimates.params import count_parameters
+from groundup.estimates.shape import Shape
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Forward operations of `tokens` tokens, by kind of product.
+
+    Attributes:
+        projections: query, key, value and output projections.
+        scores: q kᵀ and the weighted sum of values, over all T x T pairs, as dense kernels compute them.
+        mlp: the feed-forward matrices.
+        head: the output head.
+    """
+
+    projections: int
+    scores: int
+    mlp: int
+    head: int
+
+    @property
+    def forward(self) -> int:
+        """One forward pass."""
+        return self.projections + self.scores + self.mlp + self.head
+
+    @property
+    def backward(self) -> int:
+        """Twice the forward pass: each product has a gradient for its input and one for its weight."""
+        return 2 * self.forward
+
+    @property
+    def training(self) -> int:
+        """Forward and backward."""
+        return self.forward + self.backward
+
+
+def flops(config: Any, seq_len: int, batch: int = 1) -> Flops:
+    """Operations of a (batch, seq_len) forward pass with full logits.
+
+    projections 2 T (d h k + 2 d g k + h k d);  scores 2 x 2 T² h k;  MLP 2 T x 2 d f (3 d f gated);  head 2 T d V.
+    """
+    s = config if isinstance(config, Shape) else Shape.of(config)
+    tokens = batch * seq_len
+    query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    return Flops(
+        projections=2 * tokens * s.hidden * (2 * query + 2 * key_value) * s.layers,
+        scores=4 * tokens * seq_len * query * s.layers,
+        mlp=2 * tokens * (3 if s.gated else 2) * s.hidden * s.intermediate * s.layers,
+        head=2 * tokens * s.hidden * s.vocab,
+    )
+
+
+def training_flops_per_token(config: Any, seq_len: int) -> float:
+    """Forward and backward operations of one token at this sequence length: exact by `flops`."""
+    return flops(config, seq_len).training / seq_len
+
+
+def rule_6n(parameters: int, tokens: float) -> float:
+    """C = 6 N D (Kaplan et al. 2020): training operations of N parameters on D tokens, without attention scores."""
+    return 6 * parameters * tokens
+
+
+def palm_flops_per_token(config: Any, seq_len: int) -> int:
+    """6 N + 12 L H Q T of Chowdhery et al. (2022, appendix B), N without the embedding tables."""
+    s = config if isinstance(config, Shape) else Shape.of(config)
+    n = count_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.hidden)
+    return 6 * n + 12 * s.layers * s.heads * s.head_dim * seq_len
+
+
+def utilisation(tokens_per_second: float, flops_per_token: float, peak_flops: float) -> float:
+    """Model FLOPs utilisation (Chowdhery et al. 2022): the share of the peak that goes into the model's own products."""
+    return tokens_per_second * flops_per_token / peak_flops
+
+
+def training_days(parameters: float, tokens: float, devices: int, peak_flops: float, mfu: float) -> float:
+    """Days of training by the 6 N D rule: GPT-3 (174.6B, 300B tokens) on 1024 A100 (312e12) at 45 % is 25 days."""
+    return rule_6n(round(parameters), tokens) / (devices * peak_flops * mfu) / 86400

@@ -1,0 +1,202 @@
+"""Memory of training and inference, in bytes."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from groundup.base.errors import UsageError
+from groundup.estimates.params import BYTES, count_parameters
+from groundup.estimates.shape import Shape
+
+OPTIMIZER_STATE = {"sgd": 0, "sgd-momentum": 1, "adam": 2, "adamw": 2}
+"""fp32 numbers of state a parameter, masters not counted; AdaFactor and Muon depend on shapes."""
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes by purpose."""
+
+    weights: int
+    gradients: int
+    masters: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All together; temporary buffers and fragmentation come on top."""
+        return sum(asdict(self).values())
+
+    @property
+    def per_parameter_part(self) -> int:
+        """Without activations: 16 bytes a parameter for Adam in mixed precision (Rajbhandari et al. 2020)."""
+        return self.total - self.activations
+
+
+def training_memory(
+    config: Any,
+    *,
+    batch: int = 1,
+    seq_len: int | None = None,
+    dtype: str = "bf16",
+    optimizer: str = "adamw",
+    gradient_dtype: str | None = None,
+    recompute: str = "none",
+) -> TrainingMemory:
+    """Memory of a training step with weights and activations in `dtype`; below fp32 with fp32 masters.
+
+    Gradients are kept in `gradient_dtype` (default: as the weights). `recompute`: "none", "selective" (attention scores
+    again) or "full" (each block again from its input).
+    """
+    s = config if isinstance(config, Shape) else Shape.of(config)
+    n, size = count_parameters(s), BYTES[dtype]
+    return TrainingMemory(
+        weights=round(n * size),
+        gradients=round(n * BYTES[gradient_dtype or dtype]),
+        masters=4 * n if size < 4 else 0,
+        optimizer=4 * optimizer_numbers(s, optimizer),
+        activations=activation_memory(s, batch=batch, seq_len=seq_len or s.context, dtype=dtype, recompute=recompute),
+    )
+
+
+def optimizer_numbers(config: Any, optimizer: str) -> int:
+    """How many fp32 numbers of state an optimizer keeps: Adam 2 N; AdaFactor m + n for each m x n matrix."""
+    s = config if isinstance(config, Shape) else Shape.of(config)
+    n = count_parameters(s)
+    if optimizer in OPTIMIZER_STATE:
+        return OPTIMIZER_STATE[optimizer] * n
+    matrices = matrix_shapes(s)
+    vectors = n - sum(a * b * copies for a, b, copies, _ in matrices)
+    if optimizer == "adafactor":
+        return sum((a + b) * copies for a, b, copies, _ in matrices) + vectors
+    if optimizer == "muon":
+        hidden = sum(a * b * copies for a, b, copies, hidden in matrices if hidden)
+        return hidden + 2 * (n - hidden)
+    raise UsageError(f"no estimate for optimizer `{optimizer}`: one of {[*OPTIMIZER_STATE, 'adafactor', 'muon']}")
+
+
+def matrix_shapes(config: Any) -> list[tuple[int, int, int, bool]]:
+    """(rows, columns, copies, inside a block) of every matrix, q, k and v counted apart."""
+    s = config if isinstance(config, Shape) else Shape.of(config)
+    query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    tables = [(s.vocab, s.hidden, 1 if s.tied else 2, False)]
+    if s.learned_positions:
+        tables.append((s.learned_positions, s.hidden, 1, False))
+    return [
+        *tables,
+        (query, s.hidden, s.layers, True),
+        (key_value, s.hidden, 2 * s.layers, True),
+        (s.hidden, query, s.layers, True),
+        (s.intermediate, s.hidden, (2 if s.gated else 1) * s.layers, True),
+        (s.hidden, s.intermediate, s.layers, True),
+    ]
+
+
+def block_activations(
+    config: Any, *, batch: int, seq_len: int, dtype: str = "bf16", recompute: str = "none", dropout: bool = False
+) -> int:
+    """Bytes that one block keeps for backward, part by part; for GPT with dropout in 16 bits it is the published
+    s b h (34 + 5 a s / h) of Korthikanti et al. (2022, equation 2). Masks of dropout take a byte a number.
+
+    "selective" keeps no (T, T) matrices: s b h 34; "full" keeps the block's input: 2 s b h.
+    """
+    s = config if isinstance(config, Shape) else Shape.of(config)
+    tokens, query, key_value = batch * seq_len, s.heads * s.head_dim, s.kv_heads * s.head_dim
+    if recompute == "full":
+        return round(tokens * s.hidden * BYTES[dtype])
+    # Numbers kept: inputs of both norms (2 d), of q, k, v (d), q k v themselves, input of the output projection,
+    # input of the MLP (d), its inner activation before and after (2 f), or gate, up, activated gate and product (4 f).
+    numbers = tokens * (4 * s.hidden + 2 * query + 2 * key_value + (4 if s.gated else 2) * s.intermediate)
+    mask_bytes = tokens * 2 * s.hidden if dropout else 0
+    if recompute == "none":
+        pairs = batch * s.heads * seq_len * seq_len
+        numbers += pairs * (2 if dropout else 1)  # softmax output, and the same after dropout
+        mask_bytes += pairs if dropout else 0
+    elif recompute != "selective":
+        raise UsageError(f"recompute is none, selective or full, not `{recompute}`")
+    return round(numbers * BYTES[dtype]) + mask_bytes
+
+
+def activation_memory(
+    config: Any, *, batch: int, seq_len: int, dtype: str = "bf16", recompute: str = "none", dropout: bool = False
+) -> int:
+    """Bytes kept for backward by all blocks, the last norm and the output head with fp32 logits.
+
+    With full recompute one block's own activations come back while its backward runs.
+    """
+    s = config if isinstance(config, Shape) else Shape.of(config)
+    settings = {"batch": batch, "seq_len": seq_len, "dtype": dtype, "dropout": dropout}
+    blocks = s.layers * block_activations(s, recompute=recompute, **settings)
+    if recompute == "full":
+        blocks += block_activations(s, recompute="none", **settings)
+    ends = batch * seq_len * (2 * s.hidden * BYTES[dtype] + s.vocab * 4)
+    return blocks + round(ends)
+
+
+@dataclass(frozen=True)
+class InferenceMemory:
+    """Bytes by purpose."""
+
+    weights: int
+    kv_cache: int
+
+    @property
+    def total(self) -> int:
+        """All together."""
+        return self.weights + self.kv_cache
+
+
+def inference_memory(
+    config: Any, *, batch: int = 1, seq_len: int | None = None, dtype: str = "bf16", cache_dtype: str | None = None
+) -> InferenceMemory:
+    """Memory to hold a model and the keys and values of `batch` sequences of `seq_len` tokens."""
+    s = config if isinstance(config, Shape) else Shape.of(config)
+    cache = kv_cache_bytes(
+        layers=s.layers,
+        kv_heads=s.kv_heads,
+        head_dim=s.head_dim,
+        seq_len=seq_len or s.context,
+        batch=batch,
+        dtype=cache_dtype or dtype,
+    )
+    return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=cache)
+
+
+def kv_cache_bytes(
+    *, layers: int, kv_heads: int, head_dim: int, seq_len: int, batch: int = 1, dtype: str = "bf16"
+) -> int:
+    """2 x layers x tokens x key-value heads x head size x bytes. With kv_heads below heads this is GQA (1: MQA)."""
+    return round(2 * layers * batch * seq_len * kv_heads * head_dim * BYTES[dtype])
+
+
+def latent_cache_bytes(
+    *, layers: int, latent_dim: int, seq_len: int, batch: int = 1, rope_dim: int = 0, dtype: str = "bf16"
+) -> int:
+    """Multi-head latent attention (DeepSeek-V2 2024): one latent and one shared rotary key a token and layer."""
+    return round(layers * batch * seq_len * (latent_dim + rope_dim) * BYTES[dtype])
+
+
+def window_cache_bytes(
+    *,
+    layers: int,
+    kv_heads: int,
+    head_dim: int,
+    seq_len: int,
+    window: int,
+    local_per_global: int,
+    batch: int = 1,
+    dtype: str = "bf16",
+) -> int:
+    """Sliding-window layers keep `window` tokens; `local_per_global` of them stand before each full layer (Gemma 3: 5)."""
+    full = layers // (local_per_global + 1)
+    settings = {"kv_heads": kv_heads, "head_dim": head_dim, "batch": batch, "dtype": dtype}
+    local = kv_cache_bytes(layers=layers - full, seq_len=min(window, seq_len), **settings)
+    return local + kv_cache_bytes(layers=full, seq_len=seq_len, **settings)
+
+
+def zero_memory(parameters: float, ranks: int, stage: int, optimizer_bytes: int = 12) -> float:
+    """Bytes a rank under ZeRO (Rajbhandari et al. 2020): 16 Ψ; 4 Ψ + 12 Ψ/n; 2 Ψ + 14 Ψ/n; 16 Ψ/n for stages 0 to 3."""
+    weights, gradients, states = 2.0, 2.0, float(optimizer_bytes)
+    states /= ranks if stage >= 1 else 1
+    gradients /= ranks if stage >= 2 else 1
+    weights /= ranks if stage >= 3 else 1
+    return parameters * (weights + gradients + states)

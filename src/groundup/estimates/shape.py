@@ -1,0 +1,82 @@
+"""The numbers of a config that estimates need, read by their Hugging Face names."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from groundup.base.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder's dimensions and which parts it has.
+
+    Attributes:
+        learned_positions: rows of a learned position table; 0 for none.
+        biases: whether linear layers of attention and MLP have biases.
+        layer_norm: LayerNorm (gain and bias) in place of RMSNorm (gain).
+        gated: the MLP has three matrices (SwiGLU) in place of two.
+    """
+
+    vocab: int
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    context: int
+    tied: bool
+    learned_positions: int
+    biases: bool
+    layer_norm: bool
+    gated: bool
+
+    @classmethod
+    def of(cls, config: Any) -> "Shape":
+        """The shape of a config object, or of a mapping such as a parsed config.json.
+
+        Both spellings are read: `hidden_size` and GPT-2's own `n_embd`. `UsageError` names what is missing or unknown.
+        """
+        read = _Reader(config)
+        family = read.optional("model_type", "llama")
+        if family not in ("gpt2", "llama"):
+            raise UsageError(f"estimates know the families gpt2 and llama, not `{family}`")
+        gpt2 = family == "gpt2"
+        hidden, heads = read.number("hidden_size", "n_embd"), read.number("num_attention_heads", "n_head")
+        intermediate = read.optional("intermediate_size") or read.optional("n_inner")
+        if intermediate is None and not gpt2:
+            raise UsageError("the config lacks `intermediate_size`")
+        context = read.optional("max_position_embeddings") or read.optional("n_positions") or (1024 if gpt2 else 2048)
+        return cls(
+            vocab=read.number("vocab_size"),
+            hidden=hidden,
+            intermediate=intermediate or 4 * hidden,
+            layers=read.number("num_hidden_layers", "n_layer"),
+            heads=heads,
+            kv_heads=read.optional("num_key_value_heads") or heads,
+            head_dim=read.optional("head_dim") or hidden // heads,
+            context=context,
+            tied=bool(read.optional("tie_word_embeddings", gpt2)),
+            learned_positions=context if gpt2 else 0,
+            biases=gpt2,
+            layer_norm=gpt2,
+            gated=not gpt2,
+        )
+
+
+class _Reader:
+    def __init__(self, config: Any):
+        self.get = config.get if isinstance(config, dict) else lambda name, default=None: getattr(config, name, default)
+
+    def optional(self, name: str, default: Any = None) -> Any:
+        value = self.get(name, None)
+        return default if value is None else value
+
+    def number(self, *names: str) -> int:
+        for name in names:
+            value = self.get(name, None)
+            if value is not None:
+                if not isinstance(value, int) or value < 1:
+                    raise UsageError(f"`{name}` must be a whole number above 0, got {value!r}")
+                return value
+        raise UsageError(f"the config lacks `{names[0]}`")
