@@ -11,7 +11,11 @@ import torch
 
 from groundup.base.config import Config
 from groundup.base.console import warn
+from groundup.base.device import synchronize
 from groundup.base.errors import CheckpointError, NotFiniteError, UsageError
+from groundup.estimates.flops import training_flops_per_token, utilisation
+from groundup.estimates.machine import gemm_flops
+from groundup.models.configs.base import ModelConfig
 from groundup.training import checkpoint
 from groundup.training.activation_checkpointing import checkpointed
 from groundup.training.callbacks.callback import Callback
@@ -19,6 +23,7 @@ from groundup.training.callbacks.checkpoint import SaveCheckpoints
 from groundup.training.callbacks.early_stopping import StopEarly
 from groundup.training.callbacks.log import Log
 from groundup.training.checkpoint import Checkpoints, Saved, differences, load_model_tensors, model_tensors
+from groundup.training.compilation import compiled
 from groundup.training.config import TrainingConfig
 from groundup.training.distributed import Workers
 from groundup.training.feed import Feed
@@ -27,7 +32,6 @@ from groundup.training.random_state import random_state, seed_everything, seed_o
 from groundup.training.run import Run
 from groundup.training.signals import StopSignals
 from groundup.training.step import Step, StepResult
-from groundup.training.throughput import compiled, flops_per_token, measured_peak, synchronize
 
 
 class Training:
@@ -55,6 +59,8 @@ class Training:
         self._open = contextlib.ExitStack()
         self.workers = Workers.start(self.device, config.timeout)
         self._open.callback(self.workers.stop)
+        if config.out_dir is None and self.workers.size > 1:
+            raise UsageError("several ranks need one run folder: give `out_dir`")
         self.run = Run(config.out_dir or Run.new_path())
         self.checkpoints = Checkpoints(self.run.checkpoints, config.keep)
 
@@ -123,13 +129,19 @@ class Training:
             self.run.rewind({})
         self._started, self._first_step = time.perf_counter(), self.step
         self._look_ahead()
-        self._peak = 0.0
-        if self.workers.first:
-            self._peak = self.config.peak_flops or measured_peak(self.device, self.config.precision.torch_dtype())
-            self._peak *= self.workers.size
+        self._measure_peak()
         self.model.train()
         for callback in self._callbacks:
             callback.on_start(self)
+
+    def _measure_peak(self) -> None:
+        """What `utilisation` is a fraction of; models whose operations cannot be counted have none."""
+        shape = getattr(self.model, "config", None)
+        self._peak = self._flops_per_token = 0.0
+        if self.workers.first and isinstance(shape, ModelConfig):
+            self._flops_per_token = training_flops_per_token(shape, self._width)
+            peak = self.config.peak_flops or gemm_flops(self.config.precision.dtype, self.device.type)
+            self._peak = peak * self.workers.size
 
     def _look_ahead(self) -> None:
         """Learn the rows' width from the first batch and with it how many steps there will be."""
@@ -247,13 +259,10 @@ class Training:
         self._last_time, self._last_tokens = now, self.tokens
         speed = {"tokens_per_second": rate}
         if self._peak:
-            speed["utilisation"] = rate * self._flops_per_token() / self._peak
+            speed["utilisation"] = utilisation(rate, self._flops_per_token, self._peak)
         if self.device.type == "cuda":
             speed["memory"] = torch.cuda.max_memory_allocated(self.device)
         return speed
-
-    def _flops_per_token(self) -> float:
-        return flops_per_token(self.model, self._width)
 
     def skip(self, result: StepResult, batch: Batch) -> None:
         """A step that was not finite: write it down, and do what the policy says."""
