@@ -1,0 +1,270 @@
+"""`groundup train RECIPE.yaml`: from data and settings to a trained model in a run folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from groundup.base.config import one_of
+from groundup.base.console import say
+from groundup.base.errors import UsageError
+from groundup.commands.command import Command
+from groundup.data.config import DataConfig
+from groundup.models.configs.gpt2 import GPT2Config
+from groundup.models.configs.llama import LlamaConfig
+from groundup.tokenizers.registry import AnyTokenizer, ByteBPEConfig
+from groundup.training.config import TrainingConfig
+from groundup.training.objectives.config import LanguageModelingConfig, ObjectiveConfig
+
+if TYPE_CHECKING:
+    from groundup.data.load import Data
+    from groundup.tokenizers.tokenizer import Tokenizer
+    from groundup.training.callbacks.callback import Callback
+
+AnyModel = Annotated[GPT2Config | LlamaConfig, Field(discriminator="model_type")]
+
+
+class Train(Command):
+    """Train a model: from nothing (`model`) or from a checkpoint (`init_from`), on `data`, towards `objective`."""
+
+    model: AnyModel = LlamaConfig(
+        vocab_size=4096,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=256,
+    )
+    """Shape of a new model. Its vocabulary is the tokenizer's and its longest context that of the data, unless given."""
+    init_from: str | None = None
+    """Folder or hub name of the weights to begin with, in place of new ones."""
+    tokenizer: AnyTokenizer = ByteBPEConfig()
+    """The tokenizer to train on the training documents."""
+    tokenizer_from: str | None = None
+    """Folder or name of a tokenizer to use in place of training one; with `init_from` its own is the default."""
+    data: DataConfig = DataConfig()
+    """What to train on."""
+    objective: one_of(ObjectiveConfig) = LanguageModelingConfig()
+    """What the loss is."""
+    training: TrainingConfig = TrainingConfig(steps=1000)
+    """How to train."""
+    evaluate_batches: int | None = Field(default=50, ge=1)
+    """Batches of held-out rows of each source in an evaluation; None takes all."""
+    prompts: list[str] = [""]
+    """Texts that are continued while training; an empty one begins from nothing."""
+    sample_tokens: int = Field(default=100, ge=1)
+    """Length of these samples."""
+    tensorboard: bool = False
+    """Also write TensorBoard files."""
+
+    out_dir: Path | None = None
+    """The run folder (training.out_dir)."""
+    seed: int | None = None
+    """Of everything random (training.seed)."""
+    resume: str | None = None
+    """auto, none or a path (training.resume)."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    """Number format (training.precision.dtype)."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; None takes all that this process may use."""
+    dry_run: bool = False
+    """Print the settings, the size, the memory and the first batch, and end."""
+
+    def run(self) -> Any:
+        """Train; the run's summary."""
+        self._check_sources()
+        settings = self.resolved()
+        from groundup.base.device import choose_device
+        from groundup.base.threads import set_threads
+
+        set_threads(self.threads)
+        device = choose_device(self.device)
+        tokenizer = settings.make_tokenizer()
+        data = settings.load_data(tokenizer)
+        model = settings.make_model(tokenizer, device)
+        if self.dry_run:
+            return settings.describe(model, tokenizer, data)
+        return settings.fit(model, tokenizer, data)
+
+    def resolved(self) -> Train:
+        """The top-level shortcuts put where they belong, so that config.yaml says everything once."""
+        given = {name: getattr(self, name) for name in ("out_dir", "seed", "resume") if getattr(self, name) is not None}
+        if self.dtype is not None:
+            given["precision"] = self.training.precision.model_copy(update={"dtype": self.dtype})
+        training = self.training.model_copy(update=given)
+        return self.model_copy(
+            update={"training": training, "out_dir": None, "seed": None, "resume": None, "dtype": None}
+        )
+
+    def _check_sources(self) -> None:
+        for source in self.data.source:
+            looks_like_path = "/" in source or Path(source).suffix
+            if looks_like_path and not Path(source).exists():
+                raise UsageError(f"no data at {source}: get the file, or name another with --data.source PATH")
+
+    # -- the parts ----------------------------------------------------------------------------------------------------
+
+    def make_tokenizer(self) -> Tokenizer:
+        """Load the tokenizer, or train it on the training documents; the run folder keeps it for a resume."""
+        from groundup.tokenizers.hub import load_tokenizer
+
+        name = self.tokenizer_from or self.init_from
+        if name is not None:
+            return load_tokenizer(name)
+        kept = self._kept_tokenizer()
+        if kept is not None:
+            return load_tokenizer(kept)
+        say("training the tokenizer")
+        tokenizer = self.tokenizer.train(self._training_texts())
+        if self.training.out_dir is not None and not self.dry_run and _first_rank():
+            tokenizer.save_pretrained(self.training.out_dir / "tokenizer")
+        return tokenizer
+
+    def _kept_tokenizer(self) -> Path | None:
+        """The tokenizer that this run trained before it was interrupted, if the settings that made it are the same."""
+        from groundup.training.run import Run
+
+        if self.training.out_dir is None or not (self.training.out_dir / "tokenizer/tokenizer.json").is_file():
+            return None
+        run = Run(self.training.out_dir)
+        saved = run.config if run.config_path.is_file() else {}
+        now = self.model_dump(mode="json", include={"tokenizer", "data"})
+        same = all(saved.get(name) == now[name] for name in now)
+        return self.training.out_dir / "tokenizer" if same else None
+
+    def _training_texts(self):
+        from groundup.data.load import read_source
+        from groundup.data.split import split_documents
+
+        for source in self.data.source:
+            documents = read_source(source, self.data, self.data.seed)
+            for part, document, _ in split_documents(documents, self.data.split):
+                if part == "train":
+                    yield document.text
+
+    def load_data(self, tokenizer: Tokenizer) -> Data:
+        """Tokenize, split and pack."""
+        from groundup.data.load import load_data
+
+        return load_data(self.data, tokenizer)
+
+    def make_model(self, tokenizer: Tokenizer, device: Any) -> Any:
+        """A new model, the same for the same seed; or the weights of `init_from`."""
+        import torch
+
+        from groundup.models.hub import build_model, load_model
+
+        if self.init_from is not None:
+            model = load_model(self.init_from, device=device)
+            if model.config.vocab_size < tokenizer.vocab_size:
+                raise UsageError(
+                    f"the tokenizer has {tokenizer.vocab_size:,} tokens, {self.init_from} only {model.config.vocab_size:,}"
+                )
+            return model
+        torch.manual_seed(self.training.seed)
+        return build_model(self.model_config_for(tokenizer)).to(device)
+
+    def model_config_for(self, tokenizer: Tokenizer) -> Any:
+        """The model's shape with what tokenizer and data decide."""
+        given = self.model.model_fields_set if self.model is not type(self).model_fields["model"].default else set()
+        decided: dict[str, Any] = {}
+        if "vocab_size" not in given:
+            decided["vocab_size"] = tokenizer.vocab_size
+        elif self.model.vocab_size < tokenizer.vocab_size:
+            raise UsageError(f"model.vocab_size {self.model.vocab_size} is below the tokenizer's {tokenizer.vocab_size}")
+        if "max_position_embeddings" not in given:
+            decided["max_position_embeddings"] = self.data.context_length
+        return self.model.model_copy(update=decided)
+
+    # -- what is done with them ---------------------------------------------------------------------------------------
+
+    def describe(self, model: Any, tokenizer: Tokenizer, data: Data) -> dict[str, Any]:
+        """Print the resolved settings, parameters, memory estimate and the first batch as text."""
+        from groundup.estimates.memory import training_memory
+
+        rows = self.training.micro_batch_size or self.training.batch_size
+        precision = self.training.precision
+        memory = training_memory(
+            model.config,
+            batch=rows,
+            seq_len=self.data.context_length,
+            dtype=precision.dtype if precision.weights == "copies" else "fp32",
+            optimizer=self.training.optimizer.kind,  # type: ignore[attr-defined]
+            recompute="full" if self.training.activation_checkpointing else "none",
+        )
+        batch = next(data.loader(self.training.batch_size))
+        texts = [tokenizer.decode(ids) for ids in batch["ids"][:4].tolist()]
+        say(self.to_yaml())
+        say(f"parameters: {model.num_parameters():,}")
+        say(f"memory, about: {memory.total / 1e6:,.0f} MB with {rows} rows at a time")
+        for number, text in enumerate(texts):
+            say(f"row {number}: {text!r}")
+        return {
+            "config": self.model_dump(mode="json"),
+            "parameters": model.num_parameters(),
+            "memory_bytes": memory.total,
+            "first_batch": texts,
+        }
+
+    def fit(self, model: Any, tokenizer: Tokenizer, data: Data) -> dict[str, Any]:
+        """The loop with evaluation, samples and the final folder; the run's summary."""
+        from groundup.training.loop import fit
+
+        objective = self.objective.build()
+        loader = data.loader(
+            self.training.batch_size, rank=_environment("RANK", 0), world_size=_environment("WORLD_SIZE", 1)
+        )
+        say(f"training {model.num_parameters():,} parameters on {data.summary()}")
+        run = fit(
+            model,
+            objective,
+            loader,
+            self.training,
+            self._callbacks(objective, tokenizer, data),
+            tokenizer=tokenizer,
+            settings=self,
+        )
+        say(f"done: {run.path}; try `groundup generate {run.final}`")
+        return run.summary() | {"path": str(run.path)}
+
+    def _callbacks(self, objective: Any, tokenizer: Tokenizer, data: Data) -> list[Callback]:
+        from groundup.training.callbacks.evaluate import Evaluate
+        from groundup.training.callbacks.final import SaveFinal
+        from groundup.training.callbacks.sample import Sample
+        from groundup.training.callbacks.tensorboard import TensorBoard
+        from groundup.training.held_out import HeldOut
+
+        callbacks: list[Callback] = []
+        if data.validation:
+            rows = self.training.micro_batch_size or self.training.batch_size
+            callbacks.append(Evaluate(HeldOut(data.validation, objective, rows, self.evaluate_batches)))
+        if self.prompts:
+            callbacks.append(Sample(_sampler(tokenizer, self.sample_tokens), self.prompts))
+        if self.tensorboard:
+            callbacks.append(TensorBoard())
+        return [*callbacks, SaveFinal()]
+
+
+def _sampler(tokenizer: Tokenizer, length: int):
+    def sample(model: Any, prompts: Sequence[str]) -> list[str]:
+        from groundup.generation.generate import generate
+
+        done = generate(model, tokenizer, list(prompts), max_new_tokens=length, temperature=0.8, seed=0)
+        return [completion.text for completion in done]
+
+    return sample
+
+
+def _environment(name: str, default: int) -> int:
+    return int(os.environ.get(name, default))
+
+
+def _first_rank() -> bool:
+    return _environment("RANK", 0) == 0

@@ -1,0 +1,50 @@
+"""A training in a process of its own: what the kill tests start.
+
+The processes are forked from a server that has imported everything, which takes milliseconds in place of seconds.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+from toy import ToyConfig, ToyLoader, ToyModel, toy_rows
+
+from groundup.training.callbacks.callback import Callback
+from groundup.training.config import TrainingConfig
+from groundup.training.loop import fit
+from groundup.training.objectives.language_modeling import LanguageModeling
+
+
+class Events(Callback):
+    """Kills, slows, or announces."""
+
+    def __init__(self, kill_at=None, slow=0.0, announce=None):
+        self.kill_at, self.slow, self.announce = kill_at, slow, announce
+
+    def on_step(self, training, result):
+        if self.announce and training.step == 3:
+            Path(self.announce).write_text("here")
+        time.sleep(self.slow)
+        if training.step == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(training, model=None, rows=None, events=None):
+    torch.set_num_threads(1)
+    network = ToyModel(ToyConfig(**(model or {})))
+    loader = ToyLoader(toy_rows(**(rows or {})), training.get("batch_size", 8))
+    run = fit(network, LanguageModeling(), loader, TrainingConfig.parse(training), [Events(**(events or {}))])
+    return run, network
+
+
+
+def start(target=train, **arguments):
+    """A process that runs `target`; its `exitcode` is negative when a signal killed it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["train_toy", "groundup.training.loop", "torch._dynamo"])
+    process = context.Process(target=target, kwargs=arguments)
+    process.start()
+    return process
