@@ -160,7 +160,7 @@ SLIPS = ("stumbled over a root", "stopped to drink", "turned to wave at a friend
          "ran into a cart of hay", "got a stitch", "lay down for a short rest and fell asleep")  # fmt: skip
 DAMAGES = (
     "muddy but whole",
-    "hanging in a tree",
+    "caught on a nail",
     "soaked through",
     "a little bent",
     "as good as new",
