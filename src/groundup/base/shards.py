@@ -348,4 +348,4 @@ def _write_bytes(file: Any, tensor: "Tensor") -> None:
     import torch
 
     if tensor.numel():
-        file.write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
