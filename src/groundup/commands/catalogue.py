@@ -25,7 +25,7 @@ class Catalogue(Command):
     """Show one row with its tests: --row TOK-09."""
 
     results: Path | None = None
-    """The results to read. Default: docs/catalogue.json and .catalogue/results.json; of two runs the later counts."""
+    """The results to read. Default: docs/catalogue.json and .catalogue/*.json; of several runs the latest counts."""
 
     def run(self) -> dict[str, Any]:
         """Print counts per area, the rows of one area, or one row's tests."""
@@ -59,8 +59,8 @@ class Catalogue(Command):
         """The files to read: the one named, or those that exist."""
         if self.results:
             return [self.results]
-        default = [CHECKOUT / "docs" / "catalogue.json", CHECKOUT / ".catalogue" / "results.json"]
-        return [path for path in default if path.is_file()]
+        names = ["docs/catalogue.json", ".catalogue/results.json", ".catalogue/cuda.json"]
+        return [CHECKOUT / name for name in names if (CHECKOUT / name).is_file()]
 
 
 def check_known(name: str, known: list[str], what: str) -> None:

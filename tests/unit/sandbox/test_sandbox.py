@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from groundup.base import sandbox
 from groundup.base.sandbox import Limits, run_function, run_program
 
 SHORT = Limits(seconds=1.0)
@@ -127,6 +128,24 @@ if os.fork() == 0:
     assert not mark.exists()
 
 
+@pytest.fixture
+def without_namespaces(tmp_path, monkeypatch):
+    """The sandbox as it is where the kernel refuses namespaces."""
+    script = tmp_path / "worker.py"
+    script.write_text(sandbox.WORKER.read_text().replace("if leave_namespaces():", "if False:"))
+    monkeypatch.setattr(sandbox, "WORKER", script)
+
+
+@pytest.mark.usefixtures("without_namespaces")
+def test_limits_hold_without_namespaces():
+    assert run_program("print(1)").stdout == "1\n"
+    assert run_program("while True: pass", SHORT).kind == "timeout"
+    assert run_program("import os; os._exit(0)").kind == "crash"
+    outcome = run_program(FORK_BOMB.replace("SETSID", "pass"), Limits(seconds=4, processes=8))
+    assert outcome.kind == "processes" or "refused" in outcome.stdout
+
+
+@pytest.mark.usefixtures("without_namespaces")
 def test_child_that_stays_in_the_group_is_killed(tmp_path):
     mark = tmp_path / "alive"
     source = f"import os, time\nif os.fork() == 0:\n    time.sleep(1)\n    open({str(mark)!r}, 'w').close()\n"
