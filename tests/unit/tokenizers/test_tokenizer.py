@@ -1,6 +1,8 @@
 """Encoding, decoding, streaming, files and their faults, without a reference library."""
 
+import itertools
 import json
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from groundup.tokenizers.bpe_trainer import train_byte_bpe
 from groundup.tokenizers.byte_symbols import ALPHABET, to_bytes, to_symbols
 from groundup.tokenizers.characters import train_characters
 from groundup.tokenizers.hub import load_tokenizer
+from groundup.tokenizers.merging import _scan, _with_heap
 from groundup.tokenizers.normalizers import normalize
 from groundup.tokenizers.pretokenize import CHUNK, PATTERNS, PreTokenizer
 from groundup.tokenizers.streaming import StreamDecoder
@@ -82,14 +85,13 @@ def test_long_pieces_finish_and_come_back(bpe, text):
     assert bpe.decode(bpe.encode(text)) == text
 
 
-def test_a_short_and_a_long_piece_merge_alike():
-    trained = train_byte_bpe(["aaaa aaaaaaaa abab ababab"], 300)
-    for text in ("ab" * 40 + "a" * 41, "a" * 97, "b" + "a" * 63):
-        ids = trained.encode(text)
-        scanned = trained._cache.byte_ids
-        from groundup.tokenizers.merging import _scan
-
-        assert ids == _scan([scanned[byte] for byte in text.encode()], trained._cache.merges)
+def test_both_ways_to_merge_agree():
+    random = Random(0)
+    for _ in range(500):
+        pairs = random.sample(list(itertools.product(range(10), repeat=2)), 60)
+        merges = {pair: (rank, 4 + rank % 6) for rank, pair in enumerate(pairs)}
+        ids = random.choices(range(4), k=40)
+        assert _with_heap(list(ids), merges) == _scan(list(ids), merges)
 
 
 @settings(max_examples=100, deadline=None)
