@@ -114,7 +114,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(folder / entry.name)
-        elif not entry.is_dir():
+        elif not os.path.isdir(entry.path):  # `entry.is_dir()` raises for a link that leads to itself
             yield folder / entry.name
 
 
