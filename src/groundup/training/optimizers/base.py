@@ -8,7 +8,7 @@ once for each tensor otherwise; state tensors are views of the same memory in bo
     for micro_batch in step_batches:
         loss(micro_batch).backward()
         optimizer.gather()                                # optional: sums micro-batches in fp32
-    norm = clip_gradients(optimizer.gradients(), 1.0)     # needs gather(); or use torch's own clipping without it
+    norm = clip_gradients(optimizer.gradients(), 1.0)     # optional
     optimizer.step()
     optimizer.zero_grad()
 """
@@ -127,7 +127,8 @@ class Optimizer(torch.optim.Optimizer):
             storage.gather()
 
     def gradients(self) -> list[Tensor]:
-        """The tensors that hold the gradients after `gather()`: for clipping, unscaling and all-reduce, in place."""
+        """The tensors that hold the gathered gradients: for clipping, unscaling and all-reduce, in place."""
+        self.gather()
         return [tensor for storage, _ in self._storages_and_groups() for tensor in storage.gradients()]
 
     def masters(self) -> dict[str, Tensor]:
