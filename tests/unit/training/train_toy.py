@@ -27,7 +27,8 @@ class Events(Callback):
     def on_step(self, training, result):
         if self.announce and training.step == 3:
             Path(self.announce).write_text("here")
-        time.sleep(self.slow)
+        if training.step >= 3:
+            time.sleep(self.slow)
         if training.step == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -48,3 +49,35 @@ def start(target=train, **arguments):
     process = context.Process(target=target, kwargs=arguments)
     process.start()
     return process
+
+
+def save_forever(folder, done):
+    """Save checkpoint after checkpoint; `done` holds the number of the last finished one."""
+    from groundup.training.checkpoint import Checkpoints
+
+    torch.set_num_threads(1)
+    checkpoints = Checkpoints(folder, keep=1)
+    latest = checkpoints.latest()
+    step = int(latest.name[5:]) if latest else 0
+    while True:
+        step += 1
+        named = {f"{i}": torch.full((20_000,), float(step)) for i in range(4)} | {"a": torch.full((100,), float(step))}
+        checkpoints.save({"model": named}, {"step": step})
+        Path(done + ".new").write_text(str(step))
+        os.replace(done + ".new", done)
+
+
+def save_with_limit(folder, limit, result):
+    """Save a checkpoint where files may have at most `limit` bytes; the error's text goes to `result`."""
+    import resource
+
+    from groundup.base.errors import GroundupError
+    from groundup.training.checkpoint import Checkpoints
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        Checkpoints(folder).save({"model": {"a": torch.ones(1000)}}, {"step": 20, "long": "x" * 200})
+    except GroundupError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        Path(result).write_text(str(error))
+        raise SystemExit(error.exit_code) from None
