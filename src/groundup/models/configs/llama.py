@@ -93,6 +93,9 @@ class LlamaConfig(ModelConfig):
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads})"
             )
+        width = self.head_dim or self.hidden_size // self.num_attention_heads
+        if width % 2:
+            raise ValueError(f"heads are {width} wide: rotary positions turn pairs of features, so it must be even")
         return self
 
     @classmethod
