@@ -178,7 +178,9 @@ class Train(Command):
         if "vocab_size" not in given:
             decided["vocab_size"] = tokenizer.vocab_size
         elif self.model.vocab_size < tokenizer.vocab_size:
-            raise UsageError(f"model.vocab_size {self.model.vocab_size} is below the tokenizer's {tokenizer.vocab_size}")
+            raise UsageError(
+                f"model.vocab_size {self.model.vocab_size} is below the tokenizer's {tokenizer.vocab_size}"
+            )
         if "max_position_embeddings" not in given:
             decided["max_position_embeddings"] = self.data.context_length
         return self.model.model_copy(update=decided)
