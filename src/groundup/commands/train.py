@@ -58,7 +58,7 @@ class Train(Command):
     prompts: list[str] = [""]
     """Texts that are continued while training; an empty one begins from nothing."""
     sample_tokens: int = Field(default=100, ge=1)
-    """Length of these samples."""
+    """Length of these samples, as far as the model's context allows."""
     tensorboard: bool = False
     """Also write TensorBoard files."""
 
@@ -178,7 +178,9 @@ class Train(Command):
         if "vocab_size" not in given:
             decided["vocab_size"] = tokenizer.vocab_size
         elif self.model.vocab_size < tokenizer.vocab_size:
-            raise UsageError(f"model.vocab_size {self.model.vocab_size} is below the tokenizer's {tokenizer.vocab_size}")
+            raise UsageError(
+                f"model.vocab_size {self.model.vocab_size} is below the tokenizer's {tokenizer.vocab_size}"
+            )
         if "max_position_embeddings" not in given:
             decided["max_position_embeddings"] = self.data.context_length
         return self.model.model_copy(update=decided)
@@ -254,9 +256,11 @@ class Train(Command):
 
 def _sampler(tokenizer: Tokenizer, length: int):
     def sample(model: Any, prompts: Sequence[str]) -> list[str]:
-        from groundup.generation.generate import generate
+        from groundup.generation.generate import context_limit, encode_prompts, generate
 
-        done = generate(model, tokenizer, list(prompts), max_new_tokens=length, temperature=0.8, seed=0)
+        longest = max(1, *map(len, encode_prompts(tokenizer, list(prompts))))
+        room = (context_limit(model) or length + longest) - longest
+        done = generate(model, tokenizer, list(prompts), max_new_tokens=min(length, room), temperature=0.8, seed=0)
         return [completion.text for completion in done]
 
     return sample

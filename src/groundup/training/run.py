@@ -1,13 +1,13 @@
 """The run folder: everything a training leaves behind, and all that any view of it reads.
 
-    runs/<id>/
-        config.yaml      every setting, defaults included
-        env.json         versions, machine, commit, command line, seed
-        metrics.jsonl    one event a line: train, evaluate, sample, checkpoint, skip, rollback, stop
-        samples.jsonl    generated texts
-        checkpoints/     step-000040/ ...
-        final/           the model as a Hugging Face folder
-        report.html, tensorboard/
+runs/<id>/
+    config.yaml      every setting, defaults included
+    env.json         versions, machine, commit, command line, seed
+    metrics.jsonl    one event a line: train, evaluate, sample, checkpoint, skip, rollback, stop
+    samples.jsonl    generated texts
+    checkpoints/     step-000040/ ...
+    final/           the model as a Hugging Face folder
+    report.html, tensorboard/
 """
 
 import contextlib
@@ -238,7 +238,12 @@ def _version(name: str) -> str | None:
 def _commit() -> str | None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True, stdin=subprocess.DEVNULL
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+            stdin=subprocess.DEVNULL,
         )
         return done.stdout.strip()
     return None

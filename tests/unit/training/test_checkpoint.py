@@ -15,7 +15,10 @@ from groundup.training.random_state import random_state, set_random_state
 
 
 def tensors(step):
-    return {"model": {"a": torch.full((1000,), float(step)), "b": torch.arange(10)}, "optimizer": {"a.m": torch.ones(3)}}
+    return {
+        "model": {"a": torch.full((1000,), float(step)), "b": torch.arange(10)},
+        "optimizer": {"a.m": torch.ones(3)},
+    }
 
 
 def save(folder, *steps, keep=2, best=None):

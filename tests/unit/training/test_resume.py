@@ -144,5 +144,3 @@ def test_prolonging_and_starting_from_another_runs_checkpoint(tmp_path):
     assert [e["step"] for e in Run(tmp_path / "b").metrics("train")] == [6, 7]
     with pytest.raises(UsageError, match="nothing to resume from"):
         train({**BASE, "out_dir": str(tmp_path / "c"), "resume": str(tmp_path / "nowhere")})
-
-

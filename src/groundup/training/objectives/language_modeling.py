@@ -1,6 +1,6 @@
 """Next-token prediction: maximise the probability of each token given those before it.
 
-    loss = - sum over t of log p(x[t+1] | x[..t])
+loss = - sum over t of log p(x[t+1] | x[..t])
 """
 
 from typing import Any
