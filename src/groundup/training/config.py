@@ -1,7 +1,7 @@
 """The settings of a training. Imports no torch."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,11 @@ from groundup.training.optimizers.config import AdamWConfig, OptimizerConfig
 from groundup.training.precision import PrecisionConfig
 from groundup.training.schedules import Cosine, ScheduleConfig
 
+if TYPE_CHECKING:
+    AnyOptimizer, AnySchedule = OptimizerConfig, ScheduleConfig
+else:
+    AnyOptimizer, AnySchedule = one_of(OptimizerConfig), one_of(ScheduleConfig)
+
 
 class NonFiniteConfig(Config):
     """What happens when a loss or gradient is NaN or infinite. Weights and optimizer state never take part in such a step."""
@@ -22,8 +27,8 @@ class NonFiniteConfig(Config):
     patience: int = Field(default=10, ge=1)
     """Skipped steps in a row after which `then` happens (the scale search of fp16 may need several)."""
     then: Literal["rollback", "stop"] = "rollback"
-    """Go back to the last checkpoint's weights and on with the data that follows, or stop. A second rollback to the same
-    checkpoint stops too."""
+    """Go back to the last checkpoint's weights and on with the data that follows, or stop. A second time without a
+    good step in between stops."""
 
 
 class TrainingConfig(Config):
@@ -44,9 +49,9 @@ class TrainingConfig(Config):
     batch_ramp: BatchRamp | None = None
     """Begin with smaller batches."""
 
-    optimizer: one_of(OptimizerConfig) = AdamWConfig()
+    optimizer: AnyOptimizer = AdamWConfig()
     """Rule and peak learning rate."""
-    schedule: one_of(ScheduleConfig) = Cosine(warmup_steps=100)
+    schedule: AnySchedule = Cosine(warmup_steps=100)
     """Learning rate over the steps."""
     clip: float | None = Field(default=1.0, gt=0)
     """Largest global norm of the gradient; None does not clip."""

@@ -73,7 +73,7 @@ def test_pretraining_loop_lowers_the_held_out_loss_and_keeps_curves_and_samples(
 
 @pytest.mark.row("OPT-18", reference="hand calculation")
 def test_warmup_cosine_and_clipping_act_on_every_step(tmp_path):
-    """The rates written are those of a linear warmup and a cosine; with clipping, no SGD step is longer than lr x clip."""
+    """The rates written are those of a linear warmup and a cosine; with clipping, a step of SGD is lr x clip long."""
     lengths, previous = [], []
 
     class Lengths(Callback):
@@ -132,6 +132,7 @@ def test_rollback_restores_the_checkpoint_and_goes_on_with_new_data(tmp_path):
     config = settings(tmp_path, checkpoint_every=4, nonfinite={"patience": 3})
     run = fit(ToyModel(), Poisoned({6, 7, 8}), ToyLoader(toy_rows(), 6), config, [Watch()])
     assert [(e["step"], e["to"]) for e in run.metrics("rollback")] == [(8, 4)]
+    assert not (tmp_path / "checkpoints/step-000008").exists()  # in the middle of the bad ones
     assert all(torch.equal(a, b) for a, b in zip(seen["checkpoint"], seen["rollback"], strict=True))
     assert seen["rollback rows"] == 8 * 6
     assert [e["step"] for e in run.metrics("train")] == [1, 2, 3, 4, 5, 9, 10, 11, 12]
