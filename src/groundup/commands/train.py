@@ -20,10 +20,15 @@ from groundup.tokenizers.registry import AnyTokenizer, ByteBPEConfig
 from groundup.training.config import TrainingConfig
 from groundup.training.objectives.config import LanguageModelingConfig, ObjectiveConfig
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for a type checker the members of a union are their base
+    from groundup.tokenizers.registry import TokenizerConfig as TokenizerChoice
+    from groundup.training.objectives.config import ObjectiveConfig as AnyObjective
+
     from groundup.data.load import Data
     from groundup.tokenizers.tokenizer import Tokenizer
     from groundup.training.callbacks.callback import Callback
+else:
+    TokenizerChoice, AnyObjective = AnyTokenizer, one_of(ObjectiveConfig)
 
 AnyModel = Annotated[GPT2Config | LlamaConfig, Field(discriminator="model_type")]
 
@@ -43,13 +48,13 @@ class Train(Command):
     """Shape of a new model. Its vocabulary is the tokenizer's and its longest context that of the data, unless given."""
     init_from: str | None = None
     """Folder or hub name of the weights to begin with, in place of new ones."""
-    tokenizer: AnyTokenizer = ByteBPEConfig()
+    tokenizer: TokenizerChoice = ByteBPEConfig()
     """The tokenizer to train on the training documents."""
     tokenizer_from: str | None = None
     """Folder or name of a tokenizer to use in place of training one; with `init_from` its own is the default."""
     data: DataConfig = DataConfig()
     """What to train on."""
-    objective: one_of(ObjectiveConfig) = LanguageModelingConfig()
+    objective: AnyObjective = LanguageModelingConfig()
     """What the loss is."""
     training: TrainingConfig = TrainingConfig(steps=1000)
     """How to train."""
@@ -153,7 +158,7 @@ class Train(Command):
         """Tokenize, split and pack."""
         from groundup.data.load import load_data
 
-        return load_data(self.data, tokenizer)
+        return load_data(self.data, tokenizer)  # pyright: ignore[reportArgumentType]  # its vocab_size is a property
 
     def make_model(self, tokenizer: Tokenizer, device: Any) -> Any:
         """A new model, the same for the same seed; or the weights of `init_from`."""

@@ -13,10 +13,12 @@ from groundup.training.optimizers.config import AdamWConfig, OptimizerConfig
 from groundup.training.precision import PrecisionConfig
 from groundup.training.schedules import Cosine, ScheduleConfig
 
-if TYPE_CHECKING:
-    AnyOptimizer, AnySchedule = OptimizerConfig, ScheduleConfig
+if TYPE_CHECKING:  # for a type checker the members are their base
+    from groundup.training.optimizers.config import OptimizerConfig as AnyOptimizer
+    from groundup.training.schedules import ScheduleConfig as AnySchedule
 else:
-    AnyOptimizer, AnySchedule = one_of(OptimizerConfig), one_of(ScheduleConfig)
+    AnyOptimizer = one_of(OptimizerConfig)
+    AnySchedule = one_of(ScheduleConfig)
 
 
 class NonFiniteConfig(Config):

@@ -317,7 +317,7 @@ class Training:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[Any]:
-        """The model in eval mode, with the moving average of its weights if there is one; all is put back afterwards."""
+        """The model in eval mode, with the moving average of its weights if there is one; put back afterwards."""
         synchronize(self.device)
         average = self.ema.swapped_in(self.model.named_parameters()) if self.ema else contextlib.nullcontext()
         self.model.eval()

@@ -94,9 +94,7 @@ class Step:
                     raise
                 self.optimizer.zero_grad()
                 self.micro_batch_size = max(rows // 2, self.objective.rows_together)
-                warn(
-                    f"out of memory: micro-batches of {self.micro_batch_size} rows from now on; the gradient is the same"
-                )
+                warn(f"out of memory: micro-batches of {self.micro_batch_size} rows from now on, same gradient")
 
     def _accumulate(self, batch: Batch, expected: float) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
