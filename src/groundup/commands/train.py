@@ -21,12 +21,11 @@ from groundup.training.config import TrainingConfig
 from groundup.training.objectives.config import LanguageModelingConfig, ObjectiveConfig
 
 if TYPE_CHECKING:  # for a type checker the members of a union are their base
-    from groundup.tokenizers.registry import TokenizerConfig as TokenizerChoice
-    from groundup.training.objectives.config import ObjectiveConfig as AnyObjective
-
     from groundup.data.load import Data
+    from groundup.tokenizers.registry import TokenizerConfig as TokenizerChoice
     from groundup.tokenizers.tokenizer import Tokenizer
     from groundup.training.callbacks.callback import Callback
+    from groundup.training.objectives.config import ObjectiveConfig as AnyObjective
 else:
     TokenizerChoice, AnyObjective = AnyTokenizer, one_of(ObjectiveConfig)
 
@@ -45,7 +44,8 @@ class Train(Command):
         num_key_value_heads=4,
         max_position_embeddings=256,
     )
-    """Shape of a new model. Its vocabulary is the tokenizer's and its longest context that of the data, unless given."""
+    """Shape of a new model. Its vocabulary is the tokenizer's and its longest context that of the data, unless
+    given."""
     init_from: str | None = None
     """Folder or hub name of the weights to begin with, in place of new ones."""
     tokenizer: TokenizerChoice = ByteBPEConfig()
@@ -170,7 +170,8 @@ class Train(Command):
             model = load_model(self.init_from, device=device)
             if model.config.vocab_size < tokenizer.vocab_size:
                 raise UsageError(
-                    f"the tokenizer has {tokenizer.vocab_size:,} tokens, {self.init_from} only {model.config.vocab_size:,}"
+                    f"the tokenizer has {tokenizer.vocab_size:,} tokens, {self.init_from} "
+                    f"only {model.config.vocab_size:,}"
                 )
             return model
         torch.manual_seed(self.training.seed)

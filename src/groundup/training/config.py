@@ -22,7 +22,9 @@ else:
 
 
 class NonFiniteConfig(Config):
-    """What happens when a loss or gradient is NaN or infinite. Weights and optimizer state never take part in such a step."""
+    """What happens when a loss or gradient is NaN or infinite. Weights and optimizer state never take part in such a
+    step.
+    """
 
     policy: Literal["skip", "stop"] = "skip"
     """Leave the step out and go on, or stop with exit code 4."""
@@ -62,7 +64,8 @@ class TrainingConfig(Config):
     ema: EMAConfig | None = None
     """Keep a moving average of the weights beside them."""
     activation_checkpointing: bool = False
-    """Keep only each block's input in the forward pass and compute the rest again in the backward pass (Chen et al. 2016)."""
+    """Keep only each block's input in the forward pass and compute the rest again in the backward pass (Chen et al.
+    2016)."""
     compile: bool = False
     """torch.compile the model; runs uncompiled where no compiler is found."""
     nonfinite: NonFiniteConfig = NonFiniteConfig()
@@ -84,14 +87,15 @@ class TrainingConfig(Config):
     out_dir: Path | None = None
     """The run folder; None makes runs/<date>."""
     resume: str = "auto"
-    """auto: go on where `out_dir` stopped, if it holds a run; none: refuse a folder that holds one; a path: begin at this
-    checkpoint (or the newest one of this run)."""
+    """auto: go on where `out_dir` stopped, if it holds a run; none: refuse a folder that holds one; a path: begin at
+    this checkpoint (or the newest one of this run)."""
     seed: int = Field(default=0, ge=0)
     """Of everything random in training."""
     timeout: float = Field(default=600.0, gt=0)
     """Seconds after which a rank that does not answer counts as lost."""
     peak_flops: float | None = Field(default=None, gt=0)
-    """Operations per second that count as full use of one rank's device; None measures a matrix product at the start."""
+    """Operations per second that count as full use of one rank's device; None measures a matrix product at the
+    start."""
 
     @model_validator(mode="after")
     def _has_an_end(self) -> "TrainingConfig":

@@ -1,8 +1,8 @@
 """From an iterable of batches to the rows of each step, with a position that can be saved.
 
-The loader's batch size and the step's need not agree: a step takes as many rows as it wants (batch ramp-up), and what is
-left of the loader's batch is used by the next one. The position is the loader's state before the batch in use, and the
-number of rows already used of it.
+The loader's batch size and the step's need not agree: a step takes as many rows as it wants (batch ramp-up), and
+what is left of the loader's batch is used by the next one. The position is the loader's state before the batch in
+use, and the number of rows already used of it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
