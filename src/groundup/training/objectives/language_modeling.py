@@ -13,7 +13,7 @@ from groundup.training.objectives.objective import Batch, Head
 
 
 class LanguageModeling:
-    """Cross-entropy against `labels`, which are already shifted; its weight is the number of labels that are not -100."""
+    """Cross-entropy against `labels`, which are already shifted; its weight is the number of those not -100."""
 
     rows_together = 1
 
