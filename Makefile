@@ -77,7 +77,7 @@ $(VENV)/.ready-torch: constraints.txt | $(BIN)/python
 
 $(USER_READY): pyproject.toml constraints.txt $(VENV)/.ready-torch
 	@echo "installing groundup into $(VENV) ..."
-	$(PIP) -e '.[plots,fast,track]'
+	$(PIP) -e '.[plots,fast,track,check]'
 	@touch $@
 
 $(DEV_READY): pyproject.toml constraints.txt $(VENV)/.ready-torch

@@ -229,7 +229,7 @@ class Train(Command):
         loader = data.loader(
             self.training.batch_size, rank=_environment("RANK", 0), world_size=_environment("WORLD_SIZE", 1)
         )
-        say(f"training {model.num_parameters():,} parameters on {data.summary()}")
+        say(f"training {model.num_parameters():,} parameters on {told(data)}")
         run = fit(
             model,
             objective,
@@ -243,8 +243,10 @@ class Train(Command):
         return run.summary() | {"path": str(run.path)}
 
     def _callbacks(self, objective: Any, tokenizer: Tokenizer, data: Data) -> list[Callback]:
+        from groundup.pages.run_report import write_report
         from groundup.training.callbacks.evaluate import Evaluate
         from groundup.training.callbacks.final import SaveFinal
+        from groundup.training.callbacks.report import Report
         from groundup.training.callbacks.sample import Sample
         from groundup.training.callbacks.tensorboard import TensorBoard
         from groundup.training.held_out import HeldOut
@@ -257,7 +259,17 @@ class Train(Command):
             callbacks.append(Sample(_sampler(tokenizer, self.sample_tokens), self.prompts))
         if self.tensorboard:
             callbacks.append(TensorBoard())
-        return [*callbacks, SaveFinal()]
+        return [*callbacks, SaveFinal(), Report(lambda run: write_report(run.path))]
+
+
+def told(data: Data) -> str:
+    """What is trained on, in words."""
+    parts = []
+    for source, sizes in data.summary().items():
+        train, held_out = sizes["train"], sizes["validation"]["tokens"]
+        documents = f"{train['documents']:,} document{'s' * (train['documents'] != 1)}"
+        parts.append(f"{source}: {documents}, {train['tokens']:,} tokens ({held_out:,} held out)")
+    return "; ".join(parts)
 
 
 def _sampler(tokenizer: Tokenizer, length: int):
