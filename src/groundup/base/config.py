@@ -125,7 +125,8 @@ def _explain_item(item: ErrorDetails, cls: type[BaseModel]) -> str:
     if item["type"] == "missing":
         return f"`{name}` is required"
     if item["type"] == "union_tag_invalid":
-        tag, known = item["ctx"]["tag"], item["ctx"]["expected_tags"]
+        context = item.get("ctx", {})
+        tag, known = context["tag"], context["expected_tags"]
         hint = did_you_mean(str(tag), known.replace("'", "").split(", "))
         return f"`{name}` has no kind `{tag}`.{hint} One of: {known}"
     message = item["msg"].removeprefix("Value error, ")
