@@ -5,13 +5,14 @@ through the family's weight map, must be exactly those of the model. Then tensor
 peak memory is the model plus one shard.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from groundup.base.console import progress
 from groundup.base.device import choose_device, choose_dtype
 from groundup.base.errors import CheckpointError
 from groundup.base.folders import write_model_folder
@@ -22,6 +23,7 @@ from groundup.models.formats.formats import find_format, find_weights
 from groundup.models.formats.reader import meta_tensor
 
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+LARGE_BYTES = 10**9
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -59,13 +61,18 @@ def load_model(
             model = model_class(config)(config)
         weight_map, names = form.weight_map(config), weights.names()
         compare(model, weight_map.load(names, lambda name: meta_tensor(weights.meta(name))), path)
-        for name, tensor in weight_map.load(names, weights.get):
+        for name, tensor in shown(weight_map.load(names, weights.get), len(names), weights.nbytes):
             if _is_tied_copy(model, name):
                 continue
             weight = torch.empty(tensor.shape, dtype=wanted_dtype or tensor.dtype, device=wanted_device)
             set_parameter(model, name, weight.copy_(tensor))
     model.tie_weights()
     return model.eval()
+
+
+def shown(pairs: Iterator[tuple[str, Tensor]], count: int, nbytes: int) -> Iterable[tuple[str, Tensor]]:
+    """With a progress bar where loading takes long enough to wonder."""
+    return progress(pairs, total=count, label="loading", unit="tensor") if nbytes > LARGE_BYTES else pairs
 
 
 def compare(model: "CausalLM", offered: Iterator[tuple[str, Tensor]], folder: Path) -> None:

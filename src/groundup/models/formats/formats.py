@@ -40,8 +40,8 @@ class Format:
         folder = weights.path if weights.path.is_dir() else weights.path.parent
         if not (folder / "config.json").exists():
             raise CheckpointError(
-                f"{weights.path} ({self.name}) has no config.json beside it, so the family and its sizes are not known. "
-                f"Its tensors can be listed: groundup models show {weights.path}"
+                f"{weights.path} ({self.name}) has no config.json beside it, so the family and its sizes are not known: "
+                "put the model's config.json there"
             )
         return config_from_hf(read_config(folder))
 
@@ -135,8 +135,7 @@ class Torch(Format):
         """As for all, but RWKV is named."""
         if is_rwkv(weights):
             raise CheckpointError(
-                f"{weights.path} is an RWKV checkpoint: its tensors can be read (groundup models show {weights.path}), "
-                "but this family cannot be built yet"
+                f"{weights.path} is an RWKV checkpoint: its tensors can be read, but this family cannot be built yet"
             )
         return super().config(weights)
 
