@@ -138,9 +138,11 @@ class TorchFile(Reader):
         """Where an entry's bytes begin: behind its local header, which must agree that they are stored plainly."""
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
             raise Unreadable(f"{entry.filename!r:.60} is compressed or encrypted, which torch.save never does")
+        if not 0 <= entry.header_offset <= self._size - 30:
+            raise Unreadable(f"{entry.filename!r:.60} lies outside the file")
         file.seek(entry.header_offset)
         header = file.read(30)
-        if len(header) < 30 or not header.startswith(ZIP):
+        if not header.startswith(ZIP):
             raise Unreadable(f"{entry.filename!r:.60} has no local header")
         name, extra = struct.unpack("<HH", header[26:30])
         start = entry.header_offset + 30 + name + extra
