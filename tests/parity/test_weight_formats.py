@@ -38,7 +38,7 @@ def assert_same_logits(folder, theirs):
         assert_close(load_model(folder)(ids()), theirs(ids()).logits)
 
 
-# -- torch.save ---------------------------------------------------------------------------------------------------------
+# -- torch.save --------------------------------------------------------------------------------------------------------
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16]
 DTYPES += [torch.int8, torch.uint8, torch.bool, torch.complex64]
@@ -129,7 +129,7 @@ def test_a_single_file_with_a_config_beside_it(tmp_path):
     assert_same_logits(tmp_path / "hf/model.safetensors", theirs)
 
 
-# -- Meta's Llama -------------------------------------------------------------------------------------------------------
+# -- Meta's Llama ------------------------------------------------------------------------------------------------------
 
 META_NAMES = {
     "model.embed_tokens": "tok_embeddings",
@@ -299,7 +299,8 @@ def test_damaged_meta_folders_are_refused(tmp_path):
         return str(error.value)
 
     write_meta(folder, theirs, params, ranks=2)
-    assert "n_head" in reason(n_head=4) and "Did you mean `n_heads`" in reason(n_head=4)
+    assert "n_head" in reason(n_head=4)
+    assert "Did you mean `n_heads`" in reason(n_head=4)
     assert "64 rows" in reason(vocab_size=100)
     assert "stored (96, 32), wanted (128, 32)" in reason(multiple_of=128)
     assert "dim" in reason(dim=2**40)
@@ -308,7 +309,7 @@ def test_damaged_meta_folders_are_refused(tmp_path):
     assert "lacks some of its files: found consolidated.01.pth" in reason()
 
 
-# -- OpenAI's GPT-2 -----------------------------------------------------------------------------------------------------
+# -- OpenAI's GPT-2 ----------------------------------------------------------------------------------------------------
 
 
 def varint(number):
@@ -434,7 +435,8 @@ def test_the_bundle_of_a_checkpoint_by_hand(tmp_path):
     (tmp_path / "x.index").write_bytes(out)
     (tmp_path / "x.data-00000-of-00001").write_bytes(struct.pack("<q", 7))
     with TensorBundle(tmp_path / "x.index") as bundle:
-        assert bundle.names() == ["n"] and bundle.get("n").tolist() == 7
+        assert bundle.names() == ["n"]
+        assert bundle.get("n").tolist() == 7
 
 
 def test_bundles_of_all_sizes_and_dtypes(tmp_path):
@@ -447,7 +449,8 @@ def test_bundles_of_all_sizes_and_dtypes(tmp_path):
     with TensorBundle(tmp_path / "x.index") as bundle:
         assert set(bundle.names()) == set(tensors)
         for name, tensor in tensors.items():
-            assert torch.equal(bundle.get(name), tensor) and bundle.get(name).dtype == tensor.dtype
+            assert torch.equal(bundle.get(name), tensor)
+            assert bundle.get(name).dtype == tensor.dtype
 
 
 def test_damaged_bundles_are_refused(tmp_path):
@@ -485,7 +488,7 @@ def test_damaged_bundles_are_refused(tmp_path):
     assert "hparams.json" in reason()
 
 
-# -- RWKV ---------------------------------------------------------------------------------------------------------------
+# -- RWKV --------------------------------------------------------------------------------------------------------------
 
 
 def test_rwkv_files_are_read_and_named(tmp_path):
@@ -493,6 +496,8 @@ def test_rwkv_files_are_read_and_named(tmp_path):
     tensors = {name: torch.randn(4, 4).bfloat16() for name in names}
     torch.save(tensors, tmp_path / "RWKV-4-Pile.pth")
     with open_weights(tmp_path) as weights:
-        assert {name: tensor.tolist() for name, tensor in weights.tensors()} == {n: t.tolist() for n, t in tensors.items()}
+        assert {name: tensor.tolist() for name, tensor in weights.tensors()} == {
+            n: t.tolist() for n, t in tensors.items()
+        }
     with pytest.raises(CheckpointError, match="is an RWKV checkpoint"):
         load_model(tmp_path)

@@ -1,4 +1,4 @@
-"""`groundup models list|show|verify`: what can be built or loaded, what a checkpoint holds, whether it is read rightly."""
+"""`groundup models list|show|verify`: what can be built or loaded, what a checkpoint holds, whether it is right."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from groundup.base.console import progress, say, table, warn
 from groundup.base.errors import GroundupError, MissingDependency, UsageError, did_you_mean
 from groundup.base.folders import builtin_folders
 from groundup.commands.command import Command
-from groundup.commands.probe import NEW_TOKENS, greedy, probe_prompts, tokenizer_beside
+from groundup.commands.probe import NEW_TOKENS, encoded_texts, greedy, probe_prompts, tokenizer_beside
 from groundup.estimates.memory import inference_memory
 from groundup.estimates.params import BYTES, count_parameters
 from groundup.estimates.shape import Shape
@@ -41,7 +41,9 @@ class ModelsList(Command):
     def run(self) -> dict[str, Any]:
         """Print two tables: published sizes, and the models on this machine."""
         if self.family is not None and self.family not in FAMILIES:
-            raise UsageError(f"no family `{self.family}`.{did_you_mean(self.family, FAMILIES)} One of: {', '.join(FAMILIES)}")
+            raise UsageError(
+                f"no family `{self.family}`.{did_you_mean(self.family, FAMILIES)} One of: {', '.join(FAMILIES)}"
+            )
         published = [_size(name, config) for name, config in sizes().items()]
         here = [_local(name, path) for name, path in builtin_folders().items()]
         here += [_local(str(path), path) for folder in self.folders for path in model_folders(folder)]
@@ -64,7 +66,7 @@ class ModelsShow(Command):
     def run(self) -> dict[str, Any]:
         """Print it."""
         if self.model in sizes() and not Path(self.model).exists():
-            config, stored = config_of_size(self.model), {"form": "published size"}
+            config, stored = config_of_size(self.model), dict[str, Any](form="published size")
         else:
             config, stored = self._open()
         result = {"model": self.model, **{k: v for k, v in stored.items() if k != "tensors"}}
@@ -92,7 +94,7 @@ class ModelsShow(Command):
 
 
 class ModelsVerify(Command):
-    """Compare a checkpoint with transformers in float32: logits, greedy text, token ids. Exit code 1 on a difference."""
+    """Compare a checkpoint with transformers in float32: logits, greedy text, token ids. Exit code 1 if they differ."""
 
     model: CliPositionalArg[str]
     """A Hugging Face folder, or a name; transformers must know the family."""
@@ -237,6 +239,8 @@ def load_theirs(model: str, device: str) -> Any:
         import transformers
     except ImportError:
         raise MissingDependency("transformers", "dev", "`models verify`") from None
+    import torch
+
     from groundup.base.device import choose_device
     from groundup.models.formats.formats import HuggingFaceBin, Safetensors, find_format, find_weights
 
@@ -253,7 +257,9 @@ def load_theirs(model: str, device: str) -> Any:
         theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32", **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UsageError(f"transformers cannot load {folder}: {str(error).splitlines()[0]}") from None
-    return theirs.eval().to(choose_device(device))
+    theirs.eval()
+    torch.nn.Module.to(theirs, choose_device(device))
+    return theirs
 
 
 def compare(ours: Any, theirs: Any, prompt: list[int], new_tokens: int) -> dict[str, Any]:
@@ -305,10 +311,9 @@ def greedy_theirs(theirs: Any, prompt: list[int], count: int) -> list[int]:
 
 
 def compare_tokenizers(model: str, tokenizer: Any) -> str:
-    """ "same" or "different" ids for the probe texts, or why they were not compared."""
+    """Whether the ids of the probe texts are "same" or "different", or why they were not compared."""
     import transformers
 
-    from groundup.commands.probe import TEXTS
     from groundup.models.formats.formats import find_weights
 
     if tokenizer is None:
@@ -317,7 +322,8 @@ def compare_tokenizers(model: str, tokenizer: Any) -> str:
         theirs = transformers.AutoTokenizer.from_pretrained(find_weights(model), local_files_only=True)
     except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
         return f"not compared: transformers cannot load it ({str(error).splitlines()[0]:.80})"
-    same = all(tokenizer.encode(text) == theirs.encode(text, add_special_tokens=False) for text in TEXTS)
+    texts = encoded_texts(tokenizer)
+    same = all(ids == theirs.encode(text, add_special_tokens=False) for text, ids in texts.items())
     return "same" if same else "different"
 
 
@@ -337,7 +343,7 @@ def _verdict(result: dict[str, Any], relative: float, tolerance: float) -> str:
     known = all_rows()
     lines += [f"confirms {row}: {known[row].title}" for row in result["confirms"] if row in known]
     if not result["confirms"]:
-        lines.append("it is of no published size, so it confirms no row of the catalogue")
+        lines.append("it is of no published size that a row stands for, so it confirms no row of the catalogue")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """Prompts and greedy continuations by which two models are compared. No torch at import, as in every command."""
 
+import contextlib
 from typing import Any
 
 TEXTS = (
@@ -17,9 +18,21 @@ def probe_prompts(tokenizer: Any, vocab_size: int, limit: int) -> list[list[int]
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    found = [tokenizer.encode(text) for text in TEXTS] if tokenizer is not None else []
+    found = list(encoded_texts(tokenizer).values()) if tokenizer is not None else []
     found += [torch.randint(vocab_size, (length,), generator=generator).tolist() for length in (1, 7, 24)]
     return [ids[: max(1, limit)] for ids in found if ids and max(ids) < vocab_size]
+
+
+def encoded_texts(tokenizer: Any) -> dict[str, list[int]]:
+    """Text -> ids, for the texts that the tokenizer can encode, and one made of its own tokens."""
+    from groundup.base.errors import GroundupError
+
+    found = {}
+    own = tokenizer.decode(range(min(tokenizer.vocab_size, 32)), skip_special=True)
+    for text in (*TEXTS, own):
+        with contextlib.suppress(GroundupError):  # characters that a vocabulary without an unknown token lacks
+            found[text] = tokenizer.encode(text)
+    return found
 
 
 def greedy(model: Any, prompt: list[int], count: int) -> list[int]:

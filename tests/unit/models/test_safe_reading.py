@@ -70,7 +70,9 @@ def payloads(canary):
     found["OBJ"] = b"(" + system + b"S'" + command + b"'\no."
     found["NEWOBJ"] = b"\x80\x02" + system + b"(X" + struct.pack("<I", len(command)) + command + b"t\x81."
     found["EXT1"] = b"\x80\x02\x82\x01."
-    found["stacked names"] = b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c" + bytes([len(command)]) + command + b"\x85R."
+    found["stacked names"] = (
+        b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c" + bytes([len(command)]) + command + b"\x85R."
+    )
     found["dotted name"] = b"\x80\x04\x8c\x05torch\x8c\x10_utils.os.system\x93\x8c\x01x\x85R."
     found["REDUCE of a dtype"] = b"\x80\x02ctorch\nfloat32\n)R."
     found["BUILD on a dtype"] = b"\x80\x02ctorch\nfloat32\n}b."
@@ -116,7 +118,7 @@ def test_reading_does_not_import_what_is_named(tmp_path):
     assert "antigravity" not in sys.modules
 
 
-# -- sizes --------------------------------------------------------------------------------------------------------------
+# -- sizes -------------------------------------------------------------------------------------------------------------
 
 
 class Stored:
@@ -267,7 +269,7 @@ def test_plain_data_is_read_as_python_reads_it():
         assert read_pickle(io.BytesIO(pickletools.optimize(raw)), **options) == value
 
 
-# -- damage -------------------------------------------------------------------------------------------------------------
+# -- damage ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", [True, False], ids=["zip", "legacy"])

@@ -40,7 +40,7 @@ class Format:
         folder = weights.path if weights.path.is_dir() else weights.path.parent
         if not (folder / "config.json").exists():
             raise CheckpointError(
-                f"{weights.path} ({self.name}) has no config.json beside it, so the family and its sizes are not known: "
+                f"{weights.path} ({self.name}) has no config.json beside it, so family and sizes are not known: "
                 "put the model's config.json there"
             )
         return config_from_hf(read_config(folder))

@@ -49,7 +49,9 @@ class MetaLlamaWeights(Reader):
         names = self._parts[0].names()
         for part in self._parts[1:]:
             if different := sorted(part.metas.keys() ^ set(names)):
-                raise CheckpointError(f"{part.path}: it and {self._parts[0].path.name} do not both hold {different[0]!r}")
+                raise CheckpointError(
+                    f"{part.path}: it and {self._parts[0].path.name} do not both hold {different[0]!r}"
+                )
         self._width = _width(self._parts[0])
         self.metas = {name: self._joined_meta(name) for name in names}
 

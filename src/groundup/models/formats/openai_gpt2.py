@@ -26,7 +26,7 @@ KEYS = {
 
 
 def index_file(path: Path) -> Path | None:
-    """The .index file that a path means: itself, or the one that its folder's file `checkpoint` names, or the only one."""
+    """The .index file that a path means: itself, the one that the folder's `checkpoint` names, or the only one."""
     if path.is_file():
         return path if path.suffix == ".index" else None
     found = sorted(path.glob("*.index"))
@@ -47,7 +47,9 @@ def _latest(folder: Path) -> str | None:
     pointer = folder / POINTER
     if not pointer.is_file() or pointer.stat().st_size > 2**20:
         return None
-    match = re.search(r'^model_checkpoint_path: "([^"\n]+)"', pointer.read_text(encoding="utf-8", errors="replace"), re.M)
+    match = re.search(
+        r'^model_checkpoint_path: "([^"\n]+)"', pointer.read_text(encoding="utf-8", errors="replace"), re.M
+    )
     return Path(match[1].replace("\\", "/")).name + ".index" if match else None
 
 

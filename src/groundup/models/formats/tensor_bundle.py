@@ -1,11 +1,11 @@
-"""TensorFlow's checkpoints ("tensor bundles"): NAME.index says where each tensor lies, NAME.data-00000-of-00001 holds them.
+"""TensorFlow's checkpoints ("tensor bundles"): NAME.index says where each tensor lies in NAME.data-00000-of-00001.
 
 The index is a sorted table of keys and values in blocks, as LevelDB writes them:
 
     block    entries, then where some of them begin (uint32 each) and how many those are (uint32);
              after it a byte of compression (0: none) and a masked CRC-32C of both
     entry    varints: bytes shared with the last key, further bytes of the key, bytes of the value; then those bytes
-    footer   the last 48 bytes: handles (offset, size: varints) of a meta block and of the index block, and a magic number
+    footer   the last 48 bytes: handles (offset, size: varints) of a meta block and the index block, and a magic number
     index block   its values are handles of the data blocks
 
 Key "" has a header, every other key a message: 1 dtype, 2 shape (2 dim (1 size)), 3 shard, 4 offset, 5 size, 7 slices.

@@ -5,7 +5,7 @@
     before:                       five pickles (a magic number, a version, the machine, the object, the list of keys),
                                   then for each key its number of elements and its bytes
 
-The pickles are read as data (`pickle_data`), never handed to Python's unpickler, and there is no fallback to it. Tensors
+The pickles are read as data (`pickle_data`), never handed to Python's unpickler; there is no fallback to it. Tensors
 are views of the mapped file; every size, offset and stride is held against the file's length before.
 """
 
@@ -107,7 +107,9 @@ class TorchFile(Reader):
         try:
             entries = zipfile.ZipFile(file).infolist()
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError) as error:
-            raise CheckpointError(f"{self.path} is a damaged zip archive ({error}): copy or download it again") from None
+            raise CheckpointError(
+                f"{self.path} is a damaged zip archive ({error}): copy or download it again"
+            ) from None
         if len(entries) > MAX_ENTRIES:
             raise Unreadable(f"it has {len(entries):,} entries; more than {MAX_ENTRIES:,} are refused")
         by_name = {entry.filename: entry for entry in entries}

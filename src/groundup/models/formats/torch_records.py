@@ -1,7 +1,7 @@
 """The tensors that a pickle of torch.save describes: where each lies in which storage, checked, and nothing built.
 
-    tensor = _rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks)
-    storage = persistent id ("storage", FloatStorage, key, device, number of elements)
+tensor = _rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks)
+storage = persistent id ("storage", FloatStorage, key, device, number of elements)
 """
 
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ def checked(storage: StorageRecord, dtype: torch.dtype, offset: Any, shape: Any,
     inside = record.offset <= available if 0 in sizes else last < available and record.count <= available
     if not inside:
         raise Unreadable(
-            f"a tensor of shape {list(sizes)} at {record.offset} does not lie within its storage of {available} elements"
+            f"a tensor of shape {list(sizes)} at {record.offset} is not within its storage of {available} elements"
         )
     return record
 

@@ -1,4 +1,4 @@
-"""Hugging Face folders of the time before safetensors: pytorch_model.bin, or shards with pytorch_model.bin.index.json."""
+"""Hugging Face folders from before safetensors: pytorch_model.bin, or shards with pytorch_model.bin.index.json."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ class TorchShards(Reader):
     """The tensors of such a folder; one shard is mapped at a time.
 
     Raises:
-        CheckpointError: missing or damaged shards, names that leave the folder, an index that disagrees with its shards.
+        CheckpointError: missing or damaged shards, names that leave the folder, an index that disagrees.
     """
 
     def __init__(self, folder: str | Path):
@@ -60,7 +60,9 @@ class TorchShards(Reader):
             if part is None or part.path != safe_join(self.path, shard, also=hub_blobs(self.path)):
                 raise CheckpointError(f"{self.path / shard} lacks tensor {name!r}, which {INDEX} places there")
         if extra := sorted(self.metas.keys() - listed.keys()):
-            raise CheckpointError(f"{self._place[extra[0]].path} holds tensor {extra[0]!r}, which {INDEX} does not list")
+            raise CheckpointError(
+                f"{self._place[extra[0]].path} holds tensor {extra[0]!r}, which {INDEX} does not list"
+            )
 
 
 def shard_files(folder: Path) -> list[Path]:
