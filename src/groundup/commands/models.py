@@ -161,7 +161,7 @@ def _local(name: str, path: Path) -> dict[str, Any]:
             config, nbytes = form.config(weights), weights.nbytes
             family, parameters = config.model_type, _parameters(config)
         return {"name": name, "family": family, "parameters": parameters, "bytes": nbytes, "form": form.name}
-    except GroundupError as error:
+    except (GroundupError, OSError) as error:
         reason = "unreadable: " + str(error).split("\n")[0].removeprefix(f"{path} ")[:60]
         return {"name": name, "family": None, "parameters": None, "bytes": None, "form": reason}
 

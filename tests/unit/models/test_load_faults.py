@@ -112,6 +112,15 @@ def test_attention_variants_that_are_not_built(gpt2):
     assert "not supported" in reason(gpt2)
 
 
+def test_contradictions_of_a_gpt2(gpt2):
+    change(gpt2, n_head=3)
+    assert "hidden_size (16) must be a multiple of num_attention_heads (3)" in reason(gpt2, GroundupError)
+    change(gpt2, n_head=2, hidden_act="glue", activation_function=...)
+    assert "glue" in reason(gpt2, GroundupError)
+    change(gpt2, hidden_act="gelu_new", resid_pdrop=1.5)
+    assert "resid_pdrop" in reason(gpt2, GroundupError)
+
+
 def test_code_in_a_config_is_not_imported(llama, capsys):
     (llama / "evil.py").write_text("raise SystemExit('imported')")
     change(llama, auto_map={"AutoModelForCausalLM": "evil.Evil"})

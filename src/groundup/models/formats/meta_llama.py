@@ -128,7 +128,7 @@ def config_of(weights: Any) -> LlamaConfig:
         )
     values = {ours: params[theirs] for theirs, ours in KEYS.items() if params.get(theirs) is not None}
     values["vocab_size"] = _vocab_size(values.get("vocab_size", -1), weights, where)
-    check_sizes(values | {"multiple_of": params.get("multiple_of")}, str(where))
+    check_sizes(params | {"vocab_size": values["vocab_size"]}, str(where))  # in the file's own words first
     values["intermediate_size"] = mlp_width(params, where)
     values["rope_parameters"] = rope_parameters(params)
     values.setdefault("max_position_embeddings", context_length(params))

@@ -64,6 +64,7 @@ def config_of(weights: Any) -> GPT2Config:
         raise CheckpointError(f"{where} has keys that are not understood here: {', '.join(unknown)}.{hint}")
     if missing := [key for key in KEYS if key not in values]:
         raise CheckpointError(f"{where} lacks {', '.join(missing)}")
+    check_sizes(values, str(where))  # in the file's own words first
     named = {ours: values[theirs] for theirs, ours in KEYS.items()}
     check_sizes(named, str(where))
     return GPT2Config.parse(named, where=str(where))
