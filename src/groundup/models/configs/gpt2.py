@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from groundup.base.errors import CheckpointError
 from groundup.models.configs.base import ModelConfig
@@ -63,6 +63,15 @@ class GPT2Config(ModelConfig):
     """Dropout of the MLP branch alone; as resid_pdrop when not given."""
     tie_word_embeddings: bool = True
     """Whether the output head is the embedding matrix."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "GPT2Config":
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads})"
+            )
+        return self
 
     @classmethod
     def translate(cls, values: dict[str, Any]) -> dict[str, Any]:
