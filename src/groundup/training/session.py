@@ -13,8 +13,8 @@ from groundup.base.config import Config
 from groundup.base.console import warn
 from groundup.base.device import synchronize
 from groundup.base.errors import CheckpointError, NotFiniteError, UsageError
+from groundup.base.peak import peak_flops
 from groundup.estimates.flops import training_flops_per_token, utilisation
-from groundup.estimates.machine import gemm_flops
 from groundup.models.configs.base import ModelConfig
 from groundup.training import checkpoint
 from groundup.training.activation_checkpointing import checkpointed
@@ -140,7 +140,7 @@ class Training:
         self._peak = self._flops_per_token = 0.0
         if self.workers.first and isinstance(shape, ModelConfig):
             self._flops_per_token = training_flops_per_token(shape, self._width)
-            peak = self.config.peak_flops or gemm_flops(self.config.precision.dtype, self.device.type)
+            peak = self.config.peak_flops or peak_flops(self.device.type, self.config.precision.dtype)
             self._peak = peak * self.workers.size
 
     def _look_ahead(self) -> None:
