@@ -14,6 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.layers.attention import Attention, AttentionCore
+from groundup.layers.block import Block
+from groundup.layers.context import Context
+from groundup.layers.feedforward import GatedMLP
+from groundup.layers.masks import Causal
+from groundup.layers.norms import RMSNorm
 from groundup.replace import replace
 
 MOST_ROWS = 32  # from here on a general matrix product is as fast
@@ -52,8 +58,12 @@ def _others(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _faster(model: nn.Module) -> nn.Module:
+    import numba
+
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     own = {id(t): t for t in [*model.parameters(), *model.buffers()]}
     view = copy.deepcopy(model, own)  # modules are copied, tensors are shared
+    whole = [name for name, module in view.named_modules() if is_standard(module)]
     for kind, make in ((nn.Linear, FewRowsLinear), (nn.Embedding, WidenedEmbedding)):
         names = [name for name, module in view.named_modules() if type(module) is kind]
         if names:
@@ -63,7 +73,59 @@ def _faster(model: nn.Module) -> nn.Module:
             for name, weight in module._parameters.items():
                 if weight is not None and weight.dtype != torch.float32:
                     module._parameters[name] = nn.Parameter(weight.float(), requires_grad=False)
+    if whole:
+        replace(view, whole, FewRowsBlock)
     return view.eval()
+
+
+def is_standard(block: nn.Module) -> bool:
+    """Whether the compiled step computes what this block does: the form of Llama, without biases."""
+    if type(block) is not Block or [type(part) for part in (block.norm1, block.attn, block.norm2, block.mlp)] != [
+        *(RMSNorm, Attention, RMSNorm, GatedMLP)
+    ]:
+        return False
+    attn: Any = block.attn
+    linears = [m for m in block.modules() if isinstance(m, nn.Linear)]
+    return (
+        (attn.q_norm, attn.k_norm, attn.mask, type(attn.core)) == (None, None, Causal(), AttentionCore)
+        and attn.rope is not None
+        and (attn.rope.dim, attn.rope.interleaved) == (attn.head_dim, False)
+        and block.mlp.act is F.silu
+        and all(type(m) is nn.Linear and m.bias is None and m.in_features % 32 == 0 for m in linears)
+        and len({m.weight.dtype for m in linears}) == 1
+    )
+
+
+class FewRowsBlock(nn.Module):
+    """A standard block that takes a single token a row in one compiled function, and anything else as before."""
+
+    def __init__(self, block: Any):
+        super().__init__()
+        self.block = block
+        attn, mlp = block.attn, block.mlp
+        linears = (attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        weights = [part.weight for part in (*linears, block.norm1, block.norm2)]
+        self.addresses = tuple(weight.data_ptr() for weight in weights)
+        self.eps = (float(block.norm1.eps), float(block.norm2.eps))
+        heads, kv_heads = (len(weight) // attn.head_dim for weight in weights[:2])
+        self.shape = (weights[0].shape[1], heads, kv_heads, attn.head_dim, len(weights[4]))
+        self.scale = attn.core.scale or attn.head_dim**-0.5
+        self.dtype = weights[0].dtype
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        if x.shape[1] != 1 or len(x) > MOST_ROWS or context.fresh or context.documents is not None:
+            return self.block(x, context)
+        cache = context.state.layers[self.block.attn.path]  # type: ignore[union-attr]
+        tables = context.rotation(self.block.attn.rope, torch.float32)
+        x = x.clone(memory_format=torch.contiguous_format)  # the step works in place
+        step, lock = block_kernel(self.dtype)
+        with lock:
+            step(
+                *(self.addresses, self.eps, self.shape, self.scale, x[:, 0].numpy()),
+                *(table[:, 0, 0].numpy() for table in tables),
+                *(context.placement.slots[:, 0].numpy(), cache.k.numpy(), cache.v.numpy()),  # type: ignore[union-attr]
+            )
+        return x
 
 
 class FewRowsLinear(nn.Module):
@@ -85,7 +147,9 @@ class FewRowsLinear(nn.Module):
             return F.linear(x, self.weight.float(), self.bias)
         x = x.contiguous()
         y = torch.empty(*x.shape[:-1], n)
-        kernel(self.weight.dtype)(self.weight.data_ptr(), x.data_ptr(), y.data_ptr(), n, m, k)
+        multiply, lock = kernel(self.weight.dtype)
+        with lock:
+            multiply(self.weight.data_ptr(), x.data_ptr(), y.data_ptr(), n, m, k)
         return y if self.bias is None else y.add_(self.bias)
 
 
@@ -102,10 +166,16 @@ class WidenedEmbedding(nn.Module):
 
 @functools.cache
 def kernel(dtype: torch.dtype) -> Any:
-    """The compiled product for weights of this dtype, with as many threads as torch uses."""
-    import numba
+    """The compiled product for weights of this dtype, and the lock to hold while it runs."""
+    from groundup.generation.few_rows_kernel import one_at_a_time, product
 
-    from groundup.generation.few_rows_kernel import product
+    return product(dtype == torch.bfloat16), one_at_a_time
 
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    return product(dtype == torch.bfloat16)
+
+@functools.cache
+def block_kernel(dtype: torch.dtype) -> Any:
+    """The compiled step of a block for weights of this dtype, and the lock to hold while it runs."""
+    from groundup.generation.few_rows_block import block_step
+    from groundup.generation.few_rows_kernel import one_at_a_time
+
+    return block_step(dtype == torch.bfloat16), one_at_a_time

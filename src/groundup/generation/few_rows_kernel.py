@@ -27,7 +27,8 @@ CACHE_LINE = 64
 FLOAT, HALF, WORD, INT = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 FLOATS, HALVES, WORDS = (ir.VectorType(element, LANES) for element in (FLOAT, HALF, WORD))
 
-_one_at_a_time = threading.Lock()  # numba's plain threading layer does not stand two callers
+one_at_a_time = threading.Lock()
+"""To be held around a call: numba's plain threading layer does not stand two callers."""
 
 Product = Callable[[int, int, int, int, int, int], None]
 
@@ -54,11 +55,7 @@ def product(stored_bfloat16: bool) -> Product:
                 for i in range(first, last):
                     single(w + i * k * size, x + 4 * j * k, y + 4 * (j * n + i), n, k)
 
-    def locked(w: int, x: int, y: int, n: int, m: int, k: int) -> None:
-        with _one_at_a_time:
-            run(w, x, y, n, m, k)
-
-    return locked
+    return run
 
 
 def tile(rows: int, columns: int, unroll: int, stored_bfloat16: bool) -> Any:
