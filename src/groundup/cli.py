@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "estimate memory": ("estimate:EstimateMemory", "Memory of training or inference"),
     "estimate flops": ("estimate:EstimateFlops", "Floating-point operations of training or inference"),
     "bench startup": ("bench:BenchStartup", "Measure the start: import and --help, beside our peers"),
+    "bench generate": ("bench:BenchGenerate", "Measure decoding beside transformers: one row, and several at once"),
     "catalogue": ("catalogue:Catalogue", "Every technique, and the test that proves it"),
     "doctor": ("doctor:Doctor", "Check this machine and installation"),
 }

@@ -166,7 +166,7 @@ class WeightMap:
     def load(self, names: Iterable[str], get: GetTensor) -> Iterator[tuple[str, Tensor]]:
         """Their tensors under our names, one pair at a time; `get` fetches one tensor of theirs."""
         for pair in self.match_theirs(names):
-            yield from zip(pair.ours, pair.operation.load([get(name) for name in pair.theirs]), strict=True)
+            yield from zip(pair.ours, _load(pair, [get(name) for name in pair.theirs]), strict=True)
 
     def save(self, names: Iterable[str], get: GetTensor) -> Iterator[tuple[str, Tensor]]:
         """Our tensors under their names, one pair at a time; `get` fetches one tensor of ours."""
@@ -204,6 +204,14 @@ class WeightMap:
 
     def _ignored(self, name: str) -> bool:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignore)
+
+
+def _load(pair: Pair, theirs: list[Tensor]) -> list[Tensor]:
+    try:
+        return pair.operation.load(theirs)
+    except (RuntimeError, CheckpointError) as error:  # a shape that the operation cannot cut or turn
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in zip(pair.theirs, theirs, strict=True))
+        raise CheckpointError(f"{shapes} does not give {_some(list(pair.ours))}: {error}") from None
 
 
 def _fill(rules: Iterable[Rule], sizes: dict[str, int]) -> Iterator[Rule]:

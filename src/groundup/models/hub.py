@@ -1,25 +1,29 @@
-"""From a model folder or hub name to a Model, and back.
+"""From a model folder, a file of weights or a hub name to a Model, and back.
 
 Everything is compared before anything is allocated: the names and shapes that the checkpoint's header lists, taken
 through the family's weight map, must be exactly those of the model. Then tensors are copied one pair at a time, so that
 peak memory is the model plus one shard.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from groundup.base.console import progress
 from groundup.base.device import choose_device, choose_dtype
 from groundup.base.errors import CheckpointError
-from groundup.base.folders import find_folder, read_config, write_model_folder
-from groundup.base.shards import ShardReader, ShardWriter
-from groundup.models.catalogue import config_from_hf, model_class
+from groundup.base.folders import write_model_folder
+from groundup.base.shards import ShardWriter
+from groundup.models.catalogue import model_class
 from groundup.models.configs.base import ModelConfig
+from groundup.models.formats.formats import find_format, find_weights
+from groundup.models.formats.reader import meta_tensor
 
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+LARGE_BYTES = 10**9
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -37,35 +41,38 @@ def build_model(
 def load_model(
     path_or_name: str | Path, dtype: str | torch.dtype | None = None, device: str | torch.device | None = None
 ) -> "CausalLM":
-    """Load a Hugging Face folder (or a built-in or hub name) into a model in evaluation mode.
+    """Load a model folder, in whatever form its weights are (`formats`), into a model in evaluation mode.
 
     Args:
-        path_or_name: local folder; a built-in name (`tiny`); or `org/name`, fetched from the hub.
+        path_or_name: local folder, or file of weights; a built-in name (`tiny`); or `org/name`, fetched from the hub.
         dtype: of the weights; as stored when None.
         device: where they go; the CPU when None, the best there is for "auto".
 
     Raises:
         CheckpointError: a family, key, tensor name or shape that does not fit, named; nothing was allocated by then.
     """
-    folder = find_folder(path_or_name)
-    config = config_from_hf(read_config(folder))
-    cls = model_class(config)
-    with torch.device("meta"):
-        model = cls(config)
+    path = find_weights(path_or_name)
     wanted_dtype = None if dtype is None else choose_dtype(dtype)
     wanted_device = choose_device(device or "cpu")
-
-    weight_map = cls.weight_map(config)
-    with ShardReader(folder) as reader:
-        names = list(reader.names())
-        compare(model, weight_map.load(names, lambda name: _meta_tensor(reader, name)), folder)
-        for name, tensor in weight_map.load(names, reader.get):
+    form = find_format(path)
+    with form.open(path) as weights:
+        config = form.config(weights)
+        with torch.device("meta"):
+            model = model_class(config)(config)
+        weight_map, names = form.weight_map(config), weights.names()
+        compare(model, weight_map.load(names, lambda name: meta_tensor(weights.meta(name))), path)
+        for name, tensor in shown(weight_map.load(names, weights.get), len(names), weights.nbytes):
             if _is_tied_copy(model, name):
                 continue
             weight = torch.empty(tensor.shape, dtype=wanted_dtype or tensor.dtype, device=wanted_device)
             set_parameter(model, name, weight.copy_(tensor))
     model.tie_weights()
     return model.eval()
+
+
+def shown(pairs: Iterator[tuple[str, Tensor]], count: int, nbytes: int) -> Iterable[tuple[str, Tensor]]:
+    """With a progress bar where loading takes long enough to wonder."""
+    return progress(pairs, total=count, label="loading", unit="tensor") if nbytes > LARGE_BYTES else pairs
 
 
 def compare(model: "CausalLM", offered: Iterator[tuple[str, Tensor]], folder: Path) -> None:
@@ -78,7 +85,7 @@ def compare(model: "CausalLM", offered: Iterator[tuple[str, Tensor]], folder: Pa
     wrong = [name for name in given if name in wanted and given[name] != wanted[name]]
     if not (missing or unexpected or wrong):
         return
-    lines = [f"{folder} does not hold a {model.config.family()} model of the shape its config.json tells:"]
+    lines = [f"{folder} does not hold a {model.config.family()} model of the shape that its config tells:"]
     lines += [f"  missing ({len(missing)}): {', '.join(missing[:5])}"] * bool(missing)
     lines += [f"  unexpected ({len(unexpected)}): {', '.join(unexpected[:5])}"] * bool(unexpected)
     lines += [f"  {name}: stored {given[name]}, wanted {wanted[name]}" for name in wrong[:5]]
@@ -112,8 +119,3 @@ def set_parameter(model: nn.Module, name: str, weight: Tensor) -> None:
 def _is_tied_copy(model: "CausalLM", name: str) -> bool:
     """Whether the name is the head of a model whose head is its embedding: stored once, under the embedding."""
     return name == "lm_head.weight" and model.config.tie_word_embeddings
-
-
-def _meta_tensor(reader: ShardReader, name: str) -> Tensor:
-    meta = reader.meta(name)
-    return torch.empty(meta.shape, dtype=getattr(torch, meta.dtype), device="meta")
