@@ -81,7 +81,8 @@ def available():
         try:
             load_command(verb)
         except ModuleNotFoundError as error:
-            assert error.name and error.name.startswith("groundup.commands.")
+            if not str(error.name).startswith("groundup.commands."):
+                raise
             continue
         yield verb
 
