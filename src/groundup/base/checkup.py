@@ -177,11 +177,13 @@ def gpu() -> Iterator[Check]:
 
 def compiler() -> Iterator[Check]:
     """A C++ compiler, which torch.compile needs on a processor."""
-    name = os.environ.get("CXX") or next((name for name in ("g++", "clang++", "c++") if shutil.which(name)), "")
+    name = os.environ.get("CXX") or next((name for name in ("g++", "clang++", "c++", "cl") if shutil.which(name)), "")
     if name:
         yield Check("compiler", "ok", f"{name}: torch.compile can be used")
     else:
-        advice = "Debian, Ubuntu: apt install g++; macOS: xcode-select --install"
+        advice = (
+            "Debian, Ubuntu: apt install g++; macOS: xcode-select --install; Windows: Visual Studio's C++ build tools"
+        )
         yield Check("compiler", "warn", "no C++ compiler: compiled parts run eagerly, slower", advice)
 
 

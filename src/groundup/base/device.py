@@ -100,8 +100,6 @@ def memory(device: "str | torch.device") -> Memory:
 
 def host_memory(root: Path = Path("/")) -> Memory:
     """The CPU's memory, within the limit of the container (control groups 2 and 1). `root` stands for / in tests."""
-    import resource  # POSIX only
-
     total, free = _machine_memory(root)
     for limit_file, used_file in (
         ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
@@ -110,20 +108,40 @@ def host_memory(root: Path = Path("/")) -> Memory:
         limit, used = _number(root / limit_file), _number(root / used_file)
         if limit is not None and limit < total:
             total, free = limit, min(free, max(limit - (used or 0), 0))
+    return Memory(total, free, _peak_resident())
+
+
+def _peak_resident() -> int:
+    """Peak resident size of this process in bytes; 0 on Windows, which has no getrusage."""
+    try:
+        import resource
+    except ImportError:
+        return 0
     # Kilobytes on Linux, bytes on macOS.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Memory(total, free, peak)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _machine_memory(root: Path) -> tuple[int, int]:
-    """(total, available) bytes from /proc/meminfo, or from sysconf where that is missing."""
+    """(total, available) bytes from /proc/meminfo (Linux), sysconf (macOS) or GlobalMemoryStatusEx (Windows)."""
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
+        if not hasattr(os, "sysconf"):
+            return _windows_memory()
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return total, total
     values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
     return values["MemTotal"], values.get("MemAvailable", values["MemFree"])
+
+
+def _windows_memory() -> tuple[int, int]:
+    import ctypes
+
+    # MEMORYSTATUSEX: its own length and the load in percent (4 bytes each), total and available memory, five more.
+    status = (ctypes.c_uint64 * 8)()
+    ctypes.cast(status, ctypes.POINTER(ctypes.c_uint32))[0] = ctypes.sizeof(status)
+    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
+    return status[1], status[2]
 
 
 def _number(path: Path) -> int | None:

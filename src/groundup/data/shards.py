@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from groundup.base.errors import DataError, GroundupError
+from groundup.base.files import sync_folder
 from groundup.data.tokens import Encoder, Tokens, token_dtype
 
 VERSION = 1
@@ -102,11 +103,7 @@ def _finish(file: BinaryIO, temporary: Path, path: Path) -> None:
     os.fsync(file.fileno())
     file.close()
     os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
