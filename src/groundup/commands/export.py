@@ -1,5 +1,6 @@
 """`groundup export hf`: any model that can be loaded, as a complete Hugging Face folder."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -58,7 +59,8 @@ class ExportHF(Command):
     def run(self) -> dict[str, Any]:
         """Write, test, and print what was written."""
         source = model_of(self.source)
-        check_target(self.out_dir, source, self.overwrite)
+        target = Path(os.path.abspath(self.out_dir.expanduser()))
+        check_target(target, source, self.overwrite)
         from groundup.models.hub import load_model, save_model
 
         say(f"loading {source}")
@@ -66,7 +68,7 @@ class ExportHF(Command):
         check_vocabulary(model.config.vocab_size, tokenizer)
         before = fingerprint(model, tokenizer)
         parameters, dtype = model.num_parameters(), str(model.dtype).removeprefix("torch.")
-        with atomic_folder(self.out_dir, replace=self.out_dir.exists()) as folder:
+        with atomic_folder(target, replace=target.exists()) as folder:
             say(f"writing {parameters:,} parameters in {dtype}")
             save_model(model, folder, max_shard_bytes=self.max_shard_size)
             complete_configs(folder, source, tokenizer)
@@ -75,13 +77,13 @@ class ExportHF(Command):
             if self.self_test:
                 say("loading it again, to compare")
                 check_same(before, fingerprint(load_model(folder), tokenizer))
-        files = sorted(path.name for path in self.out_dir.iterdir())
-        say(f"written to {self.out_dir}: {', '.join(files)}")
+        files = sorted(path.name for path in target.iterdir())
+        say(f"written to {target}: {', '.join(files)}")
         if tokenizer is None:
             warn("no tokenizer was found beside the model, so the folder has none: give one with --tokenizer")
         return {
             "source": str(source),
-            "folder": str(self.out_dir),
+            "folder": str(target),
             "files": files,
             "parameters": parameters,
             "dtype": dtype,
