@@ -2,7 +2,7 @@
 
 VENV ?= .venv
 WORKERS ?= 2
-# A GPU-less Linux machine saves 2 GB with: make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# On a Linux machine without a GPU, TORCH_INDEX=URL takes PyTorch's CPU build from the index of that address.
 TORCH_INDEX ?=
 # The first Python that is new enough; PYTHON=/path/to/python chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -77,7 +77,7 @@ $(VENV)/.ready-torch: constraints.txt | $(BIN)/python
 
 $(USER_READY): pyproject.toml constraints.txt $(VENV)/.ready-torch
 	@echo "installing groundup into $(VENV) ..."
-	$(PIP) -e '.[plots,fast,track]'
+	$(PIP) -e '.[plots,fast,track,check]'
 	@touch $@
 
 $(DEV_READY): pyproject.toml constraints.txt $(VENV)/.ready-torch

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from groundup import __version__
 from groundup.base.errors import GroundupError, UsageError, did_you_mean
+from groundup.base.threads import share_the_processors
 
 if TYPE_CHECKING:
     from groundup.commands.command import Command
@@ -41,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "estimate memory": ("estimate:EstimateMemory", "Memory of training or inference"),
     "estimate flops": ("estimate:EstimateFlops", "Floating-point operations of training or inference"),
     "bench startup": ("bench:BenchStartup", "Measure the start: import and --help, beside our peers"),
+    "bench generate": ("bench:BenchGenerate", "Measure decoding beside transformers: one row, and several at once"),
     "catalogue": ("catalogue:Catalogue", "Every technique, and the test that proves it"),
     "doctor": ("doctor:Doctor", "Check this machine and installation"),
 }
@@ -49,6 +51,7 @@ VERBS: dict[str, tuple[str, str]] = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; the return value is the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    share_the_processors()
     try:
         return _run(words)
     except GroundupError as error:

@@ -39,13 +39,18 @@ class Observation:
         self.calls: dict[str, list[Any]] = {}
 
     def __enter__(self) -> Self:
+        modules = dict(self._model.named_modules())
+        wanted: dict[str, list[Edit]] = {}  # a module that several patterns name is hooked once, with all their edits
         for pattern, edit in self._edits.items():
-            found = {n: m for n, m in self._model.named_modules() if fnmatch.fnmatchcase(n, pattern)}
+            found = [name for name in modules if fnmatch.fnmatchcase(name, pattern)]
             if not found:
-                self.close()
-                raise UsageError(f"no module matches {pattern!r}")
-            for name, module in found.items():
-                self._handles.append(module.register_forward_hook(self._hook(name, module, edit)))
+                raise UsageError(
+                    f"no module matches {pattern!r}; names look like: {', '.join(list(modules)[1:9])}, ..."
+                )
+            for name in found:
+                wanted.setdefault(name, []).extend([edit] if edit is not None else [])
+        for name, edits in wanted.items():
+            self._handles.append(modules[name].register_forward_hook(self._hook(name, modules[name], edits)))
         return self
 
     def __exit__(self, *exception: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -57,15 +62,15 @@ class Observation:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, name: str, module: nn.Module, edit: Edit | None) -> Callable[..., Any]:
+    def _hook(self, name: str, module: nn.Module, edits: list[Edit]) -> Callable[..., Any]:
         def hook(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-            if edit is not None:
+            for edit in edits:
                 output = edit(output)
             self.calls.setdefault(name, []).append(self._kept(output))
             if isinstance(module, AttentionCore):
                 q, k, _, mask = inputs
                 self._cores.setdefault(name, []).append((module, self._kept(q), self._kept(k), mask))
-            return output if edit is not None else None
+            return output if edits else None
 
         return hook
 

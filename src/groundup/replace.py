@@ -15,7 +15,7 @@ def matching(model: nn.Module, patterns: str | Iterable[str]) -> dict[str, nn.Mo
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
+    for name, module in model.named_modules(remove_duplicate=False):
         inside = any(name.startswith(outer + ".") for outer in found)
         if name and not inside and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             found[name] = module

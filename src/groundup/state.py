@@ -157,8 +157,10 @@ class State:
         """Where the next `num_tokens` tokens of each row will stand. documents (B, T) of 0 (padding) and 1, or None."""
         length = self._longest + num_tokens
         if length > self.max_len:
+            length = self._exact_length(num_tokens, documents)  # padding counted above, or the longest row was dropped
+        if length > self.max_len:
             raise UsageError(
-                f"{self._longest} tokens are remembered and {num_tokens} more arrive, but the state was made for "
+                f"{num_tokens} tokens arrive and a row would then hold {length}, but the state was made for "
                 f"max_len={self.max_len}: make a longer one with model.make_state(batch, max_len)"
             )
         fresh, device = self._longest == 0, self.lengths.device
@@ -171,6 +173,12 @@ class State:
         real = documents != 0
         slots = self.lengths[:, None] + (real.cumsum(1) - 1).clamp(min=0)
         return Placement(slots, real, None, length, fresh)
+
+    def _exact_length(self, num_tokens: int, documents: Tensor | None) -> int:
+        """The longest row after the next tokens. It asks the device, so only where the upper bound says overflow."""
+        if not len(self.lengths):
+            return num_tokens
+        return int((self.lengths + (num_tokens if documents is None else (documents != 0).sum(1))).max())
 
     def advance(self, placement: Placement, num_tokens: int) -> None:
         """Count the tokens of a call; the model does this when it ends."""
@@ -188,16 +196,18 @@ class State:
             layer.select(rows)
 
     def trim(self, tokens: int) -> None:
-        """Forget the last `tokens` tokens of every row (rejected guesses of speculative decoding)."""
+        """Forget the last `tokens` tokens of every row, or all of a shorter one (rejected guesses in speculation)."""
         if any(isinstance(layer, RecurrentState) for layer in self.layers.values()):
             raise UsageError("a recurrent state cannot forget single tokens: use snapshot() and restore()")
-        if tokens > self._longest:
+        if not 0 <= tokens <= self._longest:
             raise UsageError(f"cannot forget {tokens} tokens: at most {self._longest} are remembered")
         self.lengths = (self.lengths - tokens).clamp(min=0)
         self._longest -= tokens
 
     def snapshot(self) -> tuple[Tensor, int, bool, dict[str, Any]]:
-        """What `restore` needs to come back to this moment; valid until `select` changes the rows."""
+        """What `restore` needs to come back to this moment; valid until `select` changes the rows, or `trim` forgets
+        tokens seen before it and others take their slots.
+        """
         return self.lengths, self._longest, self._even, {name: layer.snapshot() for name, layer in self.layers.items()}
 
     def restore(self, snapshot: tuple[Tensor, int, bool, dict[str, Any]]) -> None:

@@ -153,7 +153,10 @@ class WeightMap:
 
     def match_theirs(self, names: Iterable[str]) -> list[Pair]:
         """The pairs that a checkpoint with these names holds; a `CheckpointError` names what no rule knows."""
-        present = {self._full(name): name for name in names if not self._ignored(name)}
+        present: dict[str, str] = {}
+        for name in names:
+            if not self._ignored(name) and present.setdefault(self._full(name), name) != name:
+                raise CheckpointError(f"the checkpoint holds both {name} and {present[self._full(name)]}: one too many")
         return self._match(present, self._by_their_module, "theirs")
 
     def match_ours(self, names: Iterable[str]) -> list[Pair]:

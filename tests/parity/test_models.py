@@ -62,12 +62,17 @@ def ids(rows=2, length=12, seed=1):
 @pytest.mark.row("LM-10", reference="transformers")
 @pytest.mark.row("LM-25", reference="transformers")
 @pytest.mark.row("LM-26", reference="transformers")
+@pytest.mark.row("LAY-04", reference="transformers")
+@pytest.mark.row("LAY-07", reference="transformers")
+@pytest.mark.row("LAY-24", reference="transformers")
+@pytest.mark.row("LAY-37", reference="transformers")
 def test_logits_are_equal(pair):
     theirs, ours, _ = pair
     with torch.no_grad():
         assert_close(ours(ids()), theirs(ids()).logits)
 
 
+@pytest.mark.row("LAY-48", reference="transformers")
 def test_gradients_are_equal(pair):
     theirs, ours, _ = pair
     x = ids()
@@ -92,6 +97,7 @@ def test_prefill_in_chunks_then_steps_equal_one_pass(pair):
     assert state.lengths.tolist() == [12, 12]
 
 
+@pytest.mark.row("LAY-34", reference="transformers")
 def test_left_padded_rows_equal_transformers_and_each_row_alone(pair):
     theirs, ours, _ = pair
     x, lengths = ids(rows=3), (12, 7, 3)
@@ -202,11 +208,12 @@ PUBLISHED = {
     "gpt2-medium": 354_823_168,
     "gpt2-large": 774_030_080,
     "gpt2-xl": 1_557_611_200,
-    # Touvron et al. 2023, 6.7B, 13.0B, 32.5B, 65.2B, and Llama 2 70B
+    # Touvron et al. 2023, 6.7B, 13.0B, 32.5B, 65.2B, and Llama 2 34B (the shape that Code Llama 34B kept) and 70B
     "llama-7b": 6_738_415_616,
     "llama-13b": 13_015_864_320,
     "llama-33b": 32_528_943_616,
     "llama-65b": 65_285_660_672,
+    "llama-2-34b": 33_743_970_304,
     "llama-2-70b": 68_976_648_192,
 }
 
@@ -222,6 +229,43 @@ def test_published_sizes_have_their_published_parameters(name):
     hf = tf.AutoConfig.for_model(**(config.to_hf()))
     with torch.device("meta"):
         assert tf.AutoModelForCausalLM.from_config(hf).num_parameters() == PUBLISHED[name]
+
+
+@pytest.mark.row("LM-10", reference="published: names and shapes in the released files, config.json of the release")
+def test_the_released_files_of_gpt2_load(tmp_path):
+    """OpenAI's weights are not part of the tests; their file is: names without `transformer.`, causal masks among the
+    tensors, no head, and a config.json of 2019. Two of the twelve layers, filled at random, in full width.
+    """
+    from safetensors.torch import save_file
+
+    config = {
+        "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1,
+        "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,
+        "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 2,
+        "n_positions": 1024, "resid_pdrop": 0.1, "summary_activation": None, "summary_first_dropout": 0.1,
+        "summary_proj_to_labels": True, "summary_type": "cls_index", "summary_use_proj": True,
+        "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}}, "vocab_size": 50257,
+    }  # fmt: skip
+    shapes = {"wte.weight": (50257, 768), "wpe.weight": (1024, 768), "ln_f.weight": (768,), "ln_f.bias": (768,)}
+    for i in range(2):
+        for name, shape in {
+            "ln_1.weight": (768,), "ln_1.bias": (768,), "ln_2.weight": (768,), "ln_2.bias": (768,),
+            "attn.c_attn.weight": (768, 2304), "attn.c_attn.bias": (2304,),
+            "attn.c_proj.weight": (768, 768), "attn.c_proj.bias": (768,),
+            "mlp.c_fc.weight": (768, 3072), "mlp.c_fc.bias": (3072,),
+            "mlp.c_proj.weight": (3072, 768), "mlp.c_proj.bias": (768,),
+        }.items():  # fmt: skip
+            shapes[f"h.{i}.{name}"] = shape
+    torch.manual_seed(0)
+    tensors = {name: torch.randn(shape) * 0.05 for name, shape in shapes.items()}
+    tensors |= {f"h.{i}.attn.bias": torch.ones(1024, 1024).tril()[None, None] for i in range(2)}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    ours = load_model(tmp_path)
+    theirs = tf.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    with torch.no_grad():
+        assert_close(ours(ids()), theirs(ids()).logits)
+    assert ours.num_parameters() == theirs.num_parameters() == 124_439_808 - 10 * 7_087_872
 
 
 def test_every_published_size_is_tested_or_equal_to_one_that_is():

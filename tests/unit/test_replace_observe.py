@@ -62,11 +62,23 @@ def test_replace_works_on_any_module_and_keeps_mode_and_state(model):
 
 
 def test_shared_modules_stay_shared():
+    """Both places of one module get the one new module; a module shared with a place that was not named does not."""
     shared = nn.Linear(2, 2)
-    both = nn.ModuleDict({"a": shared, "b": shared})
-    outer = nn.ModuleDict({"x": both})
-    assert replace(outer, "x.?", Doubled) >= 1
-    assert outer["x"]["a"] is outer["x"]["b"] or isinstance(outer["x"]["a"], Doubled)
+    outer = nn.ModuleDict({"x": nn.ModuleDict({"a": shared, "b": shared}), "y": shared})
+    assert replace(outer, "x.?", Doubled) == 2
+    assert isinstance(outer["x"]["a"], Doubled)
+    assert outer["x"]["a"] is outer["x"]["b"]
+    assert outer["y"] is shared
+
+
+def test_a_replaced_part_keeps_gradients_ties_and_saves(model):
+    """Names of what stays are kept, so a wrapped model still trains, and its other tensors load as before."""
+    before = model.state_dict()
+    replace(model, "blocks.1.mlp", Doubled)
+    kept = [name for name in before if not name.startswith("blocks.1.mlp")]
+    assert all(name in model.state_dict() for name in kept)
+    model(IDS).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_no_match_says_what_names_look_like(model):
@@ -112,3 +124,37 @@ def test_an_unknown_name_is_an_error_and_hooks_are_gone(model):
     assert all(not m._forward_hooks for m in model.modules())
     with observe(model, "embed") as seen, pytest.raises(KeyError, match="did not run"):
         seen["blocks.0"]
+
+
+def test_a_module_named_by_two_patterns_is_recorded_once_and_edited_by_both(model):
+    with observe(model, ["blocks.*", "blocks.*.attn.core"]) as seen:
+        model(IDS)
+        model(IDS)
+    assert {len(calls) for calls in seen.calls.values()} == {2}
+    with observe(model, {"blocks.0.mlp": lambda y: y + 1, "blocks.?.mlp": lambda y: y * 2}) as seen:
+        model(IDS)
+    with observe(model, "blocks.0.mlp") as plain:
+        model(IDS)
+    assert_close(seen["blocks.0.mlp"], (plain["blocks.0.mlp"] + 1) * 2)
+
+
+def test_attention_seen_through_a_state_and_padding(model):
+    """Rows of the observed weights sum to 1 and give padding nothing, in a prefill and in a step."""
+    documents = torch.tensor([[0] * 3 + [1] * 7])
+    state = model.make_state(1, 12)
+    with torch.no_grad(), observe(model, ["blocks.1.attn.core"]) as seen:
+        model(IDS, documents=documents, state=state)
+        model(IDS[:, :1], state=state)
+    prefill, step = (seen.attention("blocks.1.attn", call) for call in (0, 1))
+    assert (prefill[:, :, 3:, :3] == 0).all()
+    assert step.shape[2] == 1
+    assert_close(step[..., :8].sum(-1), torch.ones(1, 4, 1))
+
+
+def test_gradients_flow_through_what_is_observed_on_demand(model):
+    with observe(model, "blocks.0", detach=False) as seen:
+        model(IDS).sum().backward()
+    assert seen["blocks.0"].requires_grad
+    with observe(model, "blocks.0") as seen:
+        model(IDS)
+    assert not seen["blocks.0"].requires_grad

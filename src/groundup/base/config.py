@@ -59,7 +59,10 @@ class Config(BaseModel):
 
     def to_yaml(self) -> str:
         """Every field, defaults included; `from_yaml` reads it back to an equal Config."""
-        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+        values = self.model_dump(mode="json", by_alias=True)
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        # PyYAML writes these three as they are, and reads them as ends of lines.
+        return yaml.safe_dump(values, sort_keys=False) if {"\x85", "\u2028", "\u2029"} & {*text} else text
 
 
 def members(base: type[Config]) -> Iterator[type[Config]]:
@@ -78,15 +81,29 @@ def one_of(base: type[Config]) -> Any:
     return Annotated[functools.reduce(operator.or_, found), Field(discriminator="kind")]
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a key that stands twice, where PyYAML keeps the last without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` stands twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; a `UsageError` that names file and line otherwise."""
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"no settings file at {path}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {error}") from None
+    if values is None:
+        raise UsageError(f"{path} is empty: it must hold settings, one `name: value` a line")
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold a mapping of settings, found {type(values).__name__}")
     return values
@@ -94,7 +111,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def explain(error: ValidationError, cls: type[BaseModel], where: str) -> str:
     """A validation error as text for people: one line a problem."""
-    lines = [f"{where}: {len(error.errors())} problem{'s' * (error.error_count() > 1)}"]
+    lines = [f"{where}: {error.error_count()} problem{'s' * (error.error_count() > 1)}"]
     for item in error.errors():
         lines.append("  " + _explain_item(item, cls))
     return "\n".join(lines)
@@ -107,6 +124,11 @@ def _explain_item(item: ErrorDetails, cls: type[BaseModel]) -> str:
         return f"`{name}` is not a setting.{did_you_mean(leaf, known_names(cls))}"
     if item["type"] == "missing":
         return f"`{name}` is required"
+    if item["type"] == "union_tag_invalid":
+        context = item.get("ctx", {})
+        tag, known = context["tag"], context["expected_tags"]
+        hint = did_you_mean(str(tag), known.replace("'", "").split(", "))
+        return f"`{name}` has no kind `{tag}`.{hint} One of: {known}"
     message = item["msg"].removeprefix("Value error, ")
     return f"`{name}`: {message} (got {item['input']!r:.80})"
 

@@ -66,6 +66,7 @@ def choose_dtype(name: "str | torch.dtype" = "auto", device: "str | torch.device
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     short = name.removeprefix("torch.")
+    short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(short, short)
     if short not in known:
         raise UsageError(f"`{name}` is not a dtype.{did_you_mean(short, known)} One of: auto, {', '.join(known)}")
     return known[short]

@@ -1,5 +1,6 @@
 """What this machine reaches in matrix products and memory traffic: measured, to hold other speeds against."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -32,6 +33,12 @@ def gemm_flops(device: str = "cpu", dtype: str = "float32", size: int = 1024, se
     out = torch.empty_like(a)
     # C = A A: n^3 multiplications and as many additions
     return 2 * size**3 / best_time(lambda: torch.mm(a, a, out=out), place, seconds)
+
+
+@functools.cache
+def peak_flops(device: str = "cpu", dtype: str = "float32") -> float:
+    """`gemm_flops`, measured once a process: what utilisation is a fraction of."""
+    return gemm_flops(device, dtype)
 
 
 def copy_bandwidth(device: str = "cpu", megabytes: int = 256, seconds: float = 0.5) -> float:

@@ -51,6 +51,55 @@ class BenchStartup(Bench):
         return measure(self.rounds)
 
 
+class BenchGenerate(Bench):
+    """Greedy decoding of a Llama-style model of random weights, beside transformers' generate; the ids must agree."""
+
+    rows: list[int] = Field(default=[1, 16])
+    """Prompts decoded at once; each number is a case."""
+
+    prompt: int = Field(default=32, ge=1)
+    """Tokens of each prompt."""
+
+    new: int = Field(default=64, ge=2)
+    """Tokens decoded after it."""
+
+    layers: int = Field(default=12, ge=1)
+    """Blocks of the model."""
+
+    width: int = Field(default=768, ge=64, multiple_of=64)
+    """Its hidden size; heads are 64 wide, the MLP 8/3 as wide, rounded up to 64."""
+
+    vocab: int = Field(default=32_000, ge=2)
+    """Its token ids."""
+
+    compiled: bool = True
+    """Also run transformers compiled, which takes a minute or more to warm up."""
+
+    seed: int = 0
+    """Of weights and prompts."""
+
+    def measure(self) -> "Sequence[Comparison]":
+        """Ours with weights in bfloat16 and float32, beside every dtype and cache of the peer."""
+        from groundup.benchmarks.generate import Work, measure
+        from groundup.models.configs.llama import LlamaConfig
+
+        config = LlamaConfig(
+            vocab_size=self.vocab,
+            hidden_size=self.width,
+            intermediate_size=-(-8 * self.width // 3 // 64) * 64,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.width // 64,
+            max_position_embeddings=self.prompt + self.new,
+        )
+        found = measure(Work(config, self.prompt, self.new, self.seed), self.rows, self.rounds, self.compiled)
+        for one in found:
+            say(
+                f"{one.case}: {one.more['bytes_per_token'] / 1e6:.0f} MB a token of {one.more['bandwidth'] / 1e9:.1f} GB/s: "
+                f"{one.more['fraction_of_bandwidth']:.0%} of the bandwidth is used"
+            )
+        return found
+
+
 def results_table(found: "Sequence[Comparison]") -> str:
     """The comparisons as text."""
     rows = [

@@ -1,28 +1,30 @@
 """`groundup tokenizer ...`: train, encode, decode, inspect and compare tokenizers."""
 
+import itertools
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_settings import CliPositionalArg
 
 from groundup.base.console import progress, say, table, warn
 from groundup.base.errors import DataError, UsageError
 from groundup.commands.command import Command
+from groundup.data.config import SourceConfig
 from groundup.tokenizers.registry import AnyTokenizer, ByteBPEConfig
 from groundup.tokenizers.tokenizer import Tokenizer
 
-# Folders are searched for these.
-TEXT_ENDINGS = (".txt", ".md", ".py", ".rst")
+if TYPE_CHECKING:
+    from groundup.data.document import Document
 
 
-class TokenizerTrain(Command):
-    """Learn a vocabulary from text files or folders of them, and write a folder that Hugging Face libraries read."""
+class TokenizerTrain(Command, SourceConfig):
+    """Learn a vocabulary from text, and write a folder that Hugging Face libraries read."""
 
-    files: CliPositionalArg[list[str]]
-    """Text files (UTF-8), or folders of .txt, .md, .rst and .py files."""
+    sources: CliPositionalArg[list[str]]
+    """Files, folders, or built-in corpora (stories, pydocs, pystdlib), read as for training."""
     out_dir: Path = Path("tokenizer")
     """The folder to write."""
     tokenizer: AnyTokenizer = ByteBPEConfig()  # pyright: ignore[reportInvalidTypeForm]
@@ -30,35 +32,49 @@ class TokenizerTrain(Command):
 
     def run(self) -> dict[str, Any]:
         """Train, write, and say what came out."""
-        paths = text_files(self.files)
-        size = sum(path.stat().st_size for path in paths)
         started = time.perf_counter()
-        trained = self._train(paths)
+        trained, documents, size = self._train()
         seconds = time.perf_counter() - started
         wanted = getattr(self.tokenizer, "vocab_size", trained.vocab_size)
         if trained.vocab_size < wanted:
             warn(f"the text held enough for {trained.vocab_size:,} tokens only, not {wanted:,}")
         trained.save_pretrained(self.out_dir)
-        say(f"{len(paths)} files, {size / 1e6:.2f} MB: {trained.vocab_size:,} tokens in {seconds:.1f} s")
+        say(f"{documents:,} documents, {size / 1e6:.2f} MB: {trained.vocab_size:,} tokens in {seconds:.1f} s")
         say(f"written to {self.out_dir}; try: groundup tokenizer inspect {self.out_dir}")
         return {
             "folder": str(self.out_dir),
             "kind": trained.kind,
             "vocab_size": trained.vocab_size,
+            "documents": documents,
             "bytes": size,
             "seconds": seconds,
             "fingerprint": trained.fingerprint(),
         }
 
-    def _train(self, paths: list[Path]) -> Tokenizer:
+    def _train(self) -> tuple[Tokenizer, int, int]:
+        """The tokenizer, and how many documents and bytes it was learned from."""
+        sizes = []
+
+        def texts() -> Iterator[str]:
+            for document in progress(self._documents(), label="reading", unit="document"):
+                sizes.append(len(document.text.encode()))
+                yield document.text
+
         with progress(total=None, label="merges", unit="token") as bar:
 
             def advance(done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            texts = progress(paths, label="reading", unit="file")
-            return self.tokenizer.train(map(read_text, texts), progress=advance)
+            trained = self.tokenizer.train(texts(), progress=advance)
+        if not sum(sizes):
+            raise DataError(f"{', '.join(self.sources)}: no text to learn from")
+        return trained, len(sizes), sum(sizes)
+
+    def _documents(self) -> "Iterator[Document]":
+        from groundup.data.load import read_source  # loads numpy and torch, which --help need not wait for
+
+        return itertools.chain.from_iterable(read_source(source, self) for source in self.sources)
 
 
 class _WithText(Command):
@@ -213,27 +229,6 @@ def load(path: str) -> Tokenizer:
     from groundup.tokenizers.hub import load_tokenizer
 
     return load_tokenizer(path)
-
-
-def text_files(names: list[str]) -> list[Path]:
-    """The files that are named, and the text files in the folders that are named, in order.
-
-    Raises:
-        UsageError: nothing is there, or a folder holds no text.
-    """
-    return [path for name in names for path in _files_at(Path(name).expanduser())]
-
-
-def _files_at(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    if not path.is_dir():
-        raise UsageError(f"no file or folder at {path}")
-    found = sorted(item for item in path.rglob("*") if item.suffix in TEXT_ENDINGS and item.is_file())
-    if not found:
-        raise UsageError(f"{path} holds no text: files ending in {', '.join(TEXT_ENDINGS)} are read")
-    yield from found
 
 
 def read_text(path: Path) -> str:

@@ -20,10 +20,14 @@ from groundup.tokenizers.registry import AnyTokenizer, ByteBPEConfig
 from groundup.training.config import TrainingConfig
 from groundup.training.objectives.config import LanguageModelingConfig, ObjectiveConfig
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for a type checker the members of a union are their base
     from groundup.data.load import Data
+    from groundup.tokenizers.registry import TokenizerConfig as TokenizerChoice
     from groundup.tokenizers.tokenizer import Tokenizer
     from groundup.training.callbacks.callback import Callback
+    from groundup.training.objectives.config import ObjectiveConfig as AnyObjective
+else:
+    TokenizerChoice, AnyObjective = AnyTokenizer, one_of(ObjectiveConfig)
 
 AnyModel = Annotated[GPT2Config | LlamaConfig, Field(discriminator="model_type")]
 
@@ -40,16 +44,17 @@ class Train(Command):
         num_key_value_heads=4,
         max_position_embeddings=256,
     )
-    """Shape of a new model. Its vocabulary is the tokenizer's and its longest context that of the data, unless given."""
+    """Shape of a new model. Its vocabulary is the tokenizer's and its longest context that of the data, unless
+    given."""
     init_from: str | None = None
     """Folder or hub name of the weights to begin with, in place of new ones."""
-    tokenizer: AnyTokenizer = ByteBPEConfig()
+    tokenizer: TokenizerChoice = ByteBPEConfig()
     """The tokenizer to train on the training documents."""
     tokenizer_from: str | None = None
     """Folder or name of a tokenizer to use in place of training one; with `init_from` its own is the default."""
     data: DataConfig = DataConfig()
     """What to train on."""
-    objective: one_of(ObjectiveConfig) = LanguageModelingConfig()
+    objective: AnyObjective = LanguageModelingConfig()
     """What the loss is."""
     training: TrainingConfig = TrainingConfig(steps=1000)
     """How to train."""
@@ -58,7 +63,7 @@ class Train(Command):
     prompts: list[str] = [""]
     """Texts that are continued while training; an empty one begins from nothing."""
     sample_tokens: int = Field(default=100, ge=1)
-    """Length of these samples."""
+    """Length of these samples, as far as the model's context allows."""
     tensorboard: bool = False
     """Also write TensorBoard files."""
 
@@ -153,7 +158,7 @@ class Train(Command):
         """Tokenize, split and pack."""
         from groundup.data.load import load_data
 
-        return load_data(self.data, tokenizer)
+        return load_data(self.data, tokenizer)  # pyright: ignore[reportArgumentType]  # its vocab_size is a property
 
     def make_model(self, tokenizer: Tokenizer, device: Any) -> Any:
         """A new model, the same for the same seed; or the weights of `init_from`."""
@@ -165,7 +170,8 @@ class Train(Command):
             model = load_model(self.init_from, device=device)
             if model.config.vocab_size < tokenizer.vocab_size:
                 raise UsageError(
-                    f"the tokenizer has {tokenizer.vocab_size:,} tokens, {self.init_from} only {model.config.vocab_size:,}"
+                    f"the tokenizer has {tokenizer.vocab_size:,} tokens, {self.init_from} "
+                    f"only {model.config.vocab_size:,}"
                 )
             return model
         torch.manual_seed(self.training.seed)
@@ -178,7 +184,9 @@ class Train(Command):
         if "vocab_size" not in given:
             decided["vocab_size"] = tokenizer.vocab_size
         elif self.model.vocab_size < tokenizer.vocab_size:
-            raise UsageError(f"model.vocab_size {self.model.vocab_size} is below the tokenizer's {tokenizer.vocab_size}")
+            raise UsageError(
+                f"model.vocab_size {self.model.vocab_size} is below the tokenizer's {tokenizer.vocab_size}"
+            )
         if "max_position_embeddings" not in given:
             decided["max_position_embeddings"] = self.data.context_length
         return self.model.model_copy(update=decided)
@@ -221,7 +229,7 @@ class Train(Command):
         loader = data.loader(
             self.training.batch_size, rank=_environment("RANK", 0), world_size=_environment("WORLD_SIZE", 1)
         )
-        say(f"training {model.num_parameters():,} parameters on {data.summary()}")
+        say(f"training {model.num_parameters():,} parameters on {told(data)}")
         run = fit(
             model,
             objective,
@@ -235,8 +243,10 @@ class Train(Command):
         return run.summary() | {"path": str(run.path)}
 
     def _callbacks(self, objective: Any, tokenizer: Tokenizer, data: Data) -> list[Callback]:
+        from groundup.pages.run_report import write_report
         from groundup.training.callbacks.evaluate import Evaluate
         from groundup.training.callbacks.final import SaveFinal
+        from groundup.training.callbacks.report import Report
         from groundup.training.callbacks.sample import Sample
         from groundup.training.callbacks.tensorboard import TensorBoard
         from groundup.training.held_out import HeldOut
@@ -249,14 +259,26 @@ class Train(Command):
             callbacks.append(Sample(_sampler(tokenizer, self.sample_tokens), self.prompts))
         if self.tensorboard:
             callbacks.append(TensorBoard())
-        return [*callbacks, SaveFinal()]
+        return [*callbacks, SaveFinal(), Report(lambda run: write_report(run.path))]
+
+
+def told(data: Data) -> str:
+    """What is trained on, in words."""
+    parts = []
+    for source, sizes in data.summary().items():
+        train, held_out = sizes["train"], sizes["validation"]["tokens"]
+        documents = f"{train['documents']:,} document{'s' * (train['documents'] != 1)}"
+        parts.append(f"{source}: {documents}, {train['tokens']:,} tokens ({held_out:,} held out)")
+    return "; ".join(parts)
 
 
 def _sampler(tokenizer: Tokenizer, length: int):
     def sample(model: Any, prompts: Sequence[str]) -> list[str]:
-        from groundup.generation.generate import generate
+        from groundup.generation.generate import context_limit, encode_prompts, generate
 
-        done = generate(model, tokenizer, list(prompts), max_new_tokens=length, temperature=0.8, seed=0)
+        longest = max(1, *map(len, encode_prompts(tokenizer, list(prompts))))
+        room = (context_limit(model) or length + longest) - longest
+        done = generate(model, tokenizer, list(prompts), max_new_tokens=min(length, room), temperature=0.8, seed=0)
         return [completion.text for completion in done]
 
     return sample

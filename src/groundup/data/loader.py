@@ -147,7 +147,12 @@ class Loader:
     @property
     def epoch(self) -> int:
         """Whole passes over the data; of a mixture: rows handed out over rows of all its sources."""
-        return int(self._place.rows // max(1.0, sum(map(self._rows_in_epoch, self.mixture.rows))))
+        return int(self._place.rows // max(1.0, self.rows_in_epoch))
+
+    @property
+    def rows_in_epoch(self) -> float:
+        """Rows of one pass over the data; of a mixture: of all its sources."""
+        return sum(map(self._rows_in_epoch, self.mixture.rows))
 
     def _rows_in_epoch(self, rows: Rows) -> float:
         return len(rows.tokens) / rows.context_length if self.sampling == "random" else len(rows)

@@ -15,9 +15,20 @@ from groundup.data.split import Part
 class Encoder(Protocol):
     """What this chapter needs of a tokenizer."""
 
-    vocab_size: int
-    eos_id: int | None
-    pad_id: int | None
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        ...
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id that ends a document."""
+        ...
+
+    @property
+    def pad_id(self) -> int | None:
+        """The id that fills up rows."""
+        ...
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text."""

@@ -41,7 +41,10 @@ class Dialogue:
     ):
         self.model, self.tokenizer = model, tokenizer
         ends = [*sampling.stop_ids, *turn_end(tokenizer)]
-        self.sampling = sampling.model_copy(update={"stop_ids": list(dict.fromkeys(ends))})
+        stops = [*sampling.stop, *next_turn(tokenizer)]
+        self.sampling = sampling.model_copy(
+            update={"stop_ids": list(dict.fromkeys(ends)), "stop": list(dict.fromkeys(stops))}
+        )
         self.system, self.overflow = system, overflow
         self.turns: list[Message] = []
         self.dropped = 0  # messages at the begin that the last prompt left out
@@ -140,6 +143,8 @@ class Dialogue:
         answer: Message = {"role": "assistant", "content": ""}
         self.turns = [*self.turns, answer]
         for piece in pieces:
+            if not answer["content"]:
+                piece = piece.lstrip(" ")  # the space after `Assistant:` belongs to the template
             answer["content"] += piece
             yield piece
 
@@ -155,6 +160,21 @@ def turn_end(tokenizer: "Tokenizer") -> list[int]:
     whole = render_chat(tokenizer, [*asked, {"role": "assistant", "content": "b"}]).ids
     special = set(tokenizer.special_tokens.values())
     return [token for token in whole[len(prompt) :] if token in special][-1:]
+
+
+def next_turn(tokenizer: "Tokenizer") -> list[str]:
+    r"""How the template begins the user's next turn (`\n\nUser:`): where the model writes that, its answer is over."""
+    if not tokenizer.chat_template or turn_end(tokenizer):
+        return []
+    from groundup.tokenizers.chat import render_chat
+
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "\x01"},
+        {"role": "user", "content": "\x02"},
+    ]
+    between = render_chat(tokenizer, turns).text.partition("\x01")[2].partition("\x02")[0].rstrip(" ")
+    return [between] if between.strip() else []
 
 
 def plain_text(messages: list[Message]) -> str:

@@ -1,11 +1,9 @@
 """TextStream: tokens in, text out, piece by piece, with nothing shown that may have to be taken back."""
 
-import codecs
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from groundup.tokenizers.tokenizer import Tokenizer
+from groundup.tokenizers.streaming import StreamDecoder
+from groundup.tokenizers.tokenizer import Tokenizer
 
 
 class TextStream:
@@ -19,24 +17,23 @@ class TextStream:
         stopped: a stop text has come; `text` ends before it.
     """
 
-    def __init__(self, tokenizer: "Tokenizer", stop: Sequence[str] = ()):
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()):
         self.tokenizer, self.stop = tokenizer, [text for text in stop if text]
         self.text, self.stopped = "", False
-        self._special = frozenset(tokenizer.special_tokens.values())
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._decoder = StreamDecoder(tokenizer, skip_special=True)
         self._held = ""
         self._taken = 0
 
     def push(self, token: int) -> bool:
         """Add a token; whether a stop text has come."""
-        if token not in self._special and token < self.tokenizer.vocab_size:  # models may have spare ids at the end
-            self._add(self._decode(self.tokenizer.token_bytes(token)))
+        if token < self.tokenizer.vocab_size:  # models may have spare ids at the end
+            self._add(self._decoder.push(token))
         return self.stopped
 
     def finish(self) -> None:
         """No more tokens: what was held back is text."""
         if not self.stopped:
-            self._add(self._decode(b"", True))
+            self._add(self._decoder.finish())
         if not self.stopped:
             self.text, self._held = self.text + self._held, ""
 

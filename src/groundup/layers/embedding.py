@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from groundup.base.errors import UsageError
 from groundup.layers.context import Context
 
 
@@ -37,4 +38,9 @@ class PositionalEmbedding(Embedding):
         self.positions = nn.Embedding(max_positions, dim)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
+        learned, asked = self.positions.num_embeddings, context.positions.shape[1]
+        if asked > learned and context.documents is None:
+            raise UsageError(
+                f"{asked} tokens in a row, but this model has learned {learned} positions: shorten the text"
+            )
         return self.dropout(self.vectors(x) + self.positions(context.positions))

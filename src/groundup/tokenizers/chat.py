@@ -28,6 +28,20 @@ CHATML = """\
 {%- if add_generation_prompt %}{{ "<|im_start|>assistant\\n" }}{% endif %}
 """
 
+# Turns in plain words, for models that only ever read text: the built-in stories hold conversations of this form.
+TURNS = """\
+{%- for message in messages %}
+    {%- if message.role == "assistant" %}
+        {{- "Assistant:" }}{% generation %}{{ " " + message.content }}{% endgeneration %}{{ "\\n\\n" }}
+    {%- elif message.role == "user" %}
+        {{- "User: " + message.content + "\\n\\n" }}
+    {%- else %}
+        {{- message.content + "\\n\\n" }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ "Assistant:" }}{% endif %}
+"""
+
 Message = Mapping[str, Any]
 
 _ROLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_-]{0,63}")

@@ -23,6 +23,9 @@ class TokenizerConfig(Config):
     """The special token that ends a document."""
     pad: str | None = END_OF_TEXT
     """The special token that fills up rows."""
+    chat: Literal["chatml", "turns"] = "chatml"
+    """How a conversation is written: chatml has control tokens, for models tuned on conversations; turns says `User:`
+    and `Assistant:` in plain words, for models that only read text."""
 
     def train(self, texts: Iterable[str], progress: Callable[[int, int], None] | None = None) -> Tokenizer:
         """Learn from texts; `progress` is called with (tokens so far, tokens wanted)."""
@@ -34,9 +37,11 @@ class TokenizerConfig(Config):
         return SpecialNames(**{part: token for part, token in parts.items() if token in self.special_tokens})
 
     def template(self) -> str | None:
-        """The default chat template, where its control tokens are among the special tokens."""
-        from groundup.tokenizers.chat import CHATML
+        """The chat template; none for chatml without its control tokens."""
+        from groundup.tokenizers.chat import CHATML, TURNS
 
+        if self.chat == "turns":
+            return TURNS
         return CHATML if set(CHAT_TOKENS) <= set(self.special_tokens) else None
 
 

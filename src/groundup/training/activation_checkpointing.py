@@ -1,7 +1,7 @@
 """Activation checkpointing (Chen et al. 2016): less memory for one more forward pass, the same gradients.
 
-Applied to a built model from outside: each block then keeps its input alone, and everything inside is computed again when
-the backward pass reaches it, with the same dropout masks.
+Applied to a built model from outside: each block then keeps its input alone, and everything inside is computed again
+when the backward pass reaches it, with the same dropout masks.
 """
 
 import contextlib

@@ -156,9 +156,7 @@ def verify(path: Path) -> list[str]:
 
 
 def _manifest(folder: Path) -> str:
-    files = {
-        path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())
-    }
+    files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())}
     return json.dumps({"format": 1, "files": files}, indent=1)
 
 

@@ -1,7 +1,7 @@
 """The settings of a training. Imports no torch."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,17 +13,26 @@ from groundup.training.optimizers.config import AdamWConfig, OptimizerConfig
 from groundup.training.precision import PrecisionConfig
 from groundup.training.schedules import Cosine, ScheduleConfig
 
+if TYPE_CHECKING:  # for a type checker the members are their base
+    from groundup.training.optimizers.config import OptimizerConfig as AnyOptimizer
+    from groundup.training.schedules import ScheduleConfig as AnySchedule
+else:
+    AnyOptimizer = one_of(OptimizerConfig)
+    AnySchedule = one_of(ScheduleConfig)
+
 
 class NonFiniteConfig(Config):
-    """What happens when a loss or gradient is NaN or infinite. Weights and optimizer state never take part in such a step."""
+    """What happens when a loss or gradient is NaN or infinite. Weights and optimizer state never take part in such a
+    step.
+    """
 
     policy: Literal["skip", "stop"] = "skip"
     """Leave the step out and go on, or stop with exit code 4."""
     patience: int = Field(default=10, ge=1)
     """Skipped steps in a row after which `then` happens (the scale search of fp16 may need several)."""
     then: Literal["rollback", "stop"] = "rollback"
-    """Go back to the last checkpoint's weights and on with the data that follows, or stop. A second rollback to the same
-    checkpoint stops too."""
+    """Go back to the last checkpoint's weights and on with the data that follows, or stop. A second time without a
+    good step in between stops."""
 
 
 class TrainingConfig(Config):
@@ -44,9 +53,9 @@ class TrainingConfig(Config):
     batch_ramp: BatchRamp | None = None
     """Begin with smaller batches."""
 
-    optimizer: one_of(OptimizerConfig) = AdamWConfig()
+    optimizer: AnyOptimizer = AdamWConfig()
     """Rule and peak learning rate."""
-    schedule: one_of(ScheduleConfig) = Cosine(warmup_steps=100)
+    schedule: AnySchedule = Cosine(warmup_steps=100)
     """Learning rate over the steps."""
     clip: float | None = Field(default=1.0, gt=0)
     """Largest global norm of the gradient; None does not clip."""
@@ -55,7 +64,8 @@ class TrainingConfig(Config):
     ema: EMAConfig | None = None
     """Keep a moving average of the weights beside them."""
     activation_checkpointing: bool = False
-    """Keep only each block's input in the forward pass and compute the rest again in the backward pass (Chen et al. 2016)."""
+    """Keep only each block's input in the forward pass and compute the rest again in the backward pass (Chen et al.
+    2016)."""
     compile: bool = False
     """torch.compile the model; runs uncompiled where no compiler is found."""
     nonfinite: NonFiniteConfig = NonFiniteConfig()
@@ -77,14 +87,15 @@ class TrainingConfig(Config):
     out_dir: Path | None = None
     """The run folder; None makes runs/<date>."""
     resume: str = "auto"
-    """auto: go on where `out_dir` stopped, if it holds a run; none: refuse a folder that holds one; a path: begin at this
-    checkpoint (or the newest one of this run)."""
+    """auto: go on where `out_dir` stopped, if it holds a run; none: refuse a folder that holds one; a path: begin at
+    this checkpoint (or the newest one of this run)."""
     seed: int = Field(default=0, ge=0)
     """Of everything random in training."""
     timeout: float = Field(default=600.0, gt=0)
     """Seconds after which a rank that does not answer counts as lost."""
     peak_flops: float | None = Field(default=None, gt=0)
-    """Operations per second that count as full use of one rank's device; None measures a matrix product at the start."""
+    """Operations per second that count as full use of one rank's device; None measures a matrix product at the
+    start."""
 
     @model_validator(mode="after")
     def _has_an_end(self) -> "TrainingConfig":

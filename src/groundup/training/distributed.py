@@ -1,8 +1,8 @@
 """Plain data parallelism: every rank holds the model, takes its share of each batch's rows, and adds the gradients.
 
-Start with `torchrun --nproc-per-node N -m groundup train ...`. Because the loop divides by the weight of the whole batch,
-a sum over ranks gives the gradient of one process. Sums travel in flat buckets: one large message costs less than many
-small ones. A rank that dies or hangs is noticed by the others after `timeout`, who stop with an error.
+Start with `torchrun --nproc-per-node N -m groundup train ...`. Because the loop divides by the weight of the whole
+batch, a sum over ranks gives the gradient of one process. Sums travel in flat buckets: one large message costs less
+than many small ones. A rank that dies or hangs is noticed by the others after `timeout`, who stop with an error.
 """
 
 import datetime

@@ -1,8 +1,8 @@
 """From an iterable of batches to the rows of each step, with a position that can be saved.
 
-The loader's batch size and the step's need not agree: a step takes as many rows as it wants (batch ramp-up), and what is
-left of the loader's batch is used by the next one. The position is the loader's state before the batch in use, and the
-number of rows already used of it.
+The loader's batch size and the step's need not agree: a step takes as many rows as it wants (batch ramp-up), and
+what is left of the loader's batch is used by the next one. The position is the loader's state before the batch in
+use, and the number of rows already used of it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,8 +48,8 @@ class Feed:
 
     Args:
         data: an iterable of batches. With `state_dict`/`load_state_dict` it is a loader that keeps its own position and
-            epoch, and with `batch_size` it is told how many rows to give; a plain iterable (a list) is read again for each
-            epoch, and skipped through when resuming.
+            epoch, and with `batch_size` it is told how many rows to give; a plain iterable (a list) is read again for
+            each epoch, and skipped through when resuming.
         vocab_size: ids must be below it; None leaves them unchecked.
     """
 
@@ -93,7 +93,7 @@ class Feed:
             self.data.batch_size = rows  # type: ignore[attr-defined]
 
     def take(self, rows: int) -> Batch:
-        """The next `rows` rows over all ranks: this rank's share of them where the loader shards, all of them otherwise.
+        """The next `rows` rows over all ranks: this rank's share where the loader shards, all of them otherwise.
 
         Raises:
             DataError: no data, no trained token, or an id outside the vocabulary.

@@ -24,11 +24,11 @@ def fit(
     """Train `model` in place.
 
     Args:
-        model: called as model(ids, positions=, documents=, head=); blocks to checkpoint are the children of `model.blocks`.
+        model: called as model(ids, positions=, documents=, head=); its blocks are the children of `model.blocks`.
         objective: what the loss is; see `Objective`.
         data: a `Loader`, or any iterable of batches.
         config: how long, how fast, where the run folder is.
-        callbacks: what happens besides: evaluation, samples, TensorBoard, report. Progress and checkpoints are always there.
+        callbacks: what happens besides: evaluation, samples, TensorBoard, report.
         tokenizer: of the data; its fingerprint goes into checkpoints, and resuming with another one is refused.
         settings: written to config.yaml in place of `config` (a recipe of which the config is a part).
 

@@ -1,13 +1,13 @@
 """The run folder: everything a training leaves behind, and all that any view of it reads.
 
-    runs/<id>/
-        config.yaml      every setting, defaults included
-        env.json         versions, machine, commit, command line, seed
-        metrics.jsonl    one event a line: train, evaluate, sample, checkpoint, skip, rollback, stop
-        samples.jsonl    generated texts
-        checkpoints/     step-000040/ ...
-        final/           the model as a Hugging Face folder
-        report.html, tensorboard/
+runs/<id>/
+    config.yaml      every setting, defaults included
+    env.json         versions, machine, commit, command line, seed
+    metrics.jsonl    one event a line: train, evaluate, sample, checkpoint, skip, rollback, stop
+    samples.jsonl    generated texts
+    checkpoints/     step-000040/ ...
+    final/           the model as a Hugging Face folder
+    report.html, tensorboard/
 """
 
 import contextlib
@@ -68,10 +68,10 @@ class Run:
         return sorted(found, key=lambda run: (run.config_path.stat().st_mtime, run.id))
 
     @classmethod
-    def new_path(cls, root: str | Path = "runs") -> Path:
-        """A folder name that is not taken: date, time and four random letters."""
+    def new_path(cls, root: str | Path = "runs", name: str = "") -> Path:
+        """A folder name that is not taken: `name`, date, time and four random letters."""
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        return Path(root) / f"{now}-{secrets.token_hex(2)}"
+        return Path(root) / "-".join(filter(None, (name, now, secrets.token_hex(2))))
 
     # -- places -------------------------------------------------------------------------------------------------------
 
@@ -238,7 +238,12 @@ def _version(name: str) -> str | None:
 def _commit() -> str | None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True, stdin=subprocess.DEVNULL
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+            stdin=subprocess.DEVNULL,
         )
         return done.stdout.strip()
     return None

@@ -13,8 +13,8 @@ from groundup.base.config import Config
 from groundup.base.console import warn
 from groundup.base.device import synchronize
 from groundup.base.errors import CheckpointError, NotFiniteError, UsageError
+from groundup.base.peak import peak_flops
 from groundup.estimates.flops import training_flops_per_token, utilisation
-from groundup.estimates.machine import gemm_flops
 from groundup.models.configs.base import ModelConfig
 from groundup.training import checkpoint
 from groundup.training.activation_checkpointing import checkpointed
@@ -83,7 +83,7 @@ class Training:
         self.stop_reason = ""
         self.signal = 0
         self._first_step = self._skipped_in_a_row = 0
-        self._rolled_back_to: int | None = None
+        self._rolled_back = False  # and no good step since then
         self._elapsed_before, self._started, self._last_time, self._last_tokens = 0.0, time.perf_counter(), 0.0, 0
 
     def _choose_callbacks(self, given: Sequence[Callback]) -> list[Callback]:
@@ -140,7 +140,7 @@ class Training:
         self._peak = self._flops_per_token = 0.0
         if self.workers.first and isinstance(shape, ModelConfig):
             self._flops_per_token = training_flops_per_token(shape, self._width)
-            peak = self.config.peak_flops or gemm_flops(self.config.precision.dtype, self.device.type)
+            peak = self.config.peak_flops or peak_flops(self.device.type, self.config.precision.dtype)
             self._peak = peak * self.workers.size
 
     def _look_ahead(self) -> None:
@@ -159,9 +159,8 @@ class Training:
 
     def ended(self) -> bool:
         """Whether it is time to stop, agreed on by all ranks."""
-        if not self.stop_reason:
-            if self.step >= (self.config.steps or math.inf) or self._past_the_end():
-                self.stop_reason = "finished"
+        if not self.stop_reason and self._past_the_end():
+            self.stop_reason = "finished"
         signal, stop = self._signals.requested, float(bool(self.stop_reason))
         if self.workers.size > 1:
             counts = self.workers.sum([float(signal == 15), float(signal == 2), stop])
@@ -178,7 +177,7 @@ class Training:
         by_epochs = self.config.epochs is not None and (
             self.feed.epoch >= self.config.epochs or (not self.config.batch_ramp and self.step >= self.total_steps)
         )
-        return by_tokens or by_epochs
+        return by_tokens or by_epochs or self.step >= (self.config.steps or math.inf)
 
     def stop(self, reason: str) -> None:
         """Ask the loop to end after this step."""
@@ -225,7 +224,7 @@ class Training:
         return self.optimizer.param_groups[0]["lr"]
 
     def update(self, batch: Batch) -> StepResult:
-        """One update. Its randomness (dropout) depends on seed, step and rank alone, so resuming and evaluating leave it be."""
+        """One update. Its randomness (dropout) depends on seed, step and rank alone: evaluations do not disturb it."""
         torch.manual_seed(seed_of(self.config.seed, self.step, self.workers.rank))
         result = self._step(batch)
         self.step += 1
@@ -234,7 +233,7 @@ class Training:
 
     def record(self, result: StepResult, rate: float) -> None:
         """Write the metrics of a good step."""
-        self._skipped_in_a_row = 0
+        self._skipped_in_a_row, self._rolled_back = 0, False
         if self.step % self.config.log_every and self.step != self.total_steps:
             return
         self.log("train", self._numbers(result) | {"lr": rate} | self._speed())
@@ -282,10 +281,10 @@ class Training:
         latest = self.checkpoints.latest()
         if self.config.nonfinite.then == "stop" or latest is None:
             raise NotFiniteError(f"{count} steps in a row were not finite, the last at {what}")
-        saved = checkpoint.load(latest)
-        if saved.step == self._rolled_back_to:
+        if self._rolled_back:
             raise NotFiniteError(f"{count} steps in a row were not finite again after going back to {latest}; {what}")
-        self._rolled_back_to, self._skipped_in_a_row = saved.step, 0
+        saved = checkpoint.load(latest)
+        self._rolled_back, self._skipped_in_a_row = True, 0
         self._restore_tensors(saved)
         self._step.scaler.load_state_dict(saved.state["scaler"])
         self.log("rollback", {"to": saved.step})
@@ -302,6 +301,11 @@ class Training:
         return self._callbacks
 
     @property
+    def healthy(self) -> bool:
+        """Whether the last step was finite: a checkpoint worth going back to."""
+        return self._skipped_in_a_row == 0 and not self._rolled_back
+
+    @property
     def updates_here(self) -> int:
         """Steps since this process began (or resumed)."""
         return self.step - self._first_step
@@ -313,7 +317,7 @@ class Training:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[Any]:
-        """The model in eval mode, with the moving average of its weights if there is one; training goes on as if nothing was."""
+        """The model in eval mode, with the moving average of its weights if there is one; put back afterwards."""
         synchronize(self.device)
         average = self.ema.swapped_in(self.model.named_parameters()) if self.ema else contextlib.nullcontext()
         self.model.eval()
@@ -361,7 +365,7 @@ class Training:
             "seconds": self.elapsed,
             "best_step": self.best_step,
             "skipped_in_a_row": self._skipped_in_a_row,
-            "rolled_back_to": self._rolled_back_to,
+            "rolled_back": self._rolled_back,
             "feed": self.feed.state_dict(),
             "scaler": self._step.scaler.state_dict(),
             "random": random_state(),
@@ -404,7 +408,7 @@ class Training:
         self._restore_tensors(saved)
         self.step, self.tokens, self._elapsed_before = saved.step, state["tokens"], state["seconds"]
         self.best_step = state["best_step"]
-        self._skipped_in_a_row, self._rolled_back_to = state["skipped_in_a_row"], state["rolled_back_to"]
+        self._skipped_in_a_row, self._rolled_back = state["skipped_in_a_row"], state["rolled_back"]
         self._last_time, self._last_tokens = self._elapsed_before, self.tokens
         self.feed.load_state_dict(state["feed"])
         self._step.scaler.load_state_dict(state["scaler"])

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from groundup.base.console import warn
+from groundup.training.averaging import EMA
 from groundup.training.clipping import global_norm
 from groundup.training.distributed import Workers
-from groundup.training.averaging import EMA
 from groundup.training.feed import num_rows, take_rows
 from groundup.training.objectives.cross_entropy import IGNORED
 from groundup.training.objectives.objective import Batch, Objective
@@ -84,7 +84,7 @@ class Step:
     # -- gradients ----------------------------------------------------------------------------------------------------
 
     def _gradients(self, batch: Batch, expected: float) -> dict[str, Tensor]:
-        """Gradients of the loss sum / expected, summed over micro-batches, in the optimizer; sums of loss, weight, metrics."""
+        """Gradients of (loss sum / expected) into the optimizer; the sums of loss, weight and metrics."""
         while True:
             try:
                 return self._accumulate(batch, expected)
@@ -94,7 +94,7 @@ class Step:
                     raise
                 self.optimizer.zero_grad()
                 self.micro_batch_size = max(rows // 2, self.objective.rows_together)
-                warn(f"out of memory: micro-batches of {self.micro_batch_size} rows from now on; the gradient is the same")
+                warn(f"out of memory: micro-batches of {self.micro_batch_size} rows from now on, same gradient")
 
     def _accumulate(self, batch: Batch, expected: float) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}

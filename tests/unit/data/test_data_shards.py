@@ -172,7 +172,8 @@ sys.path[:0] = {sys.path!r}
 from byte_tokenizer import ByteTokenizer
 from groundup.data.document import Document
 from groundup.data.prepare import prepare
-prepare((Document(str(i), f"text {{i}} " * 20) for i in range(10**9)), ByteTokenizer(), {str(tmp_path)!r}, shard_tokens=2000)
+documents = (Document(str(i), f"text {{i}} " * 20) for i in range(10**9))
+prepare(documents, ByteTokenizer(), {str(tmp_path)!r}, shard_tokens=2000)
 """
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60

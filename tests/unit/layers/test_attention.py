@@ -54,6 +54,37 @@ def test_learned_attention_and_the_transfer_of_its_weights():
     assert_close(layers(JOURNEY), torch.softmax(q @ k.T / 2**0.5, dim=-1) @ v)
 
 
+@pytest.mark.row("LAY-16", reference="published: Raschka 2024, chapter 3")
+def test_the_first_version_with_matrices_drawn_from_0_to_1():
+    """SelfAttention_v1 holds bare matrices (in, out); transferred, transposed, our layers print its numbers."""
+    torch.manual_seed(123)
+    wq, wk, wv = (torch.rand(3, 2) for _ in range(3))
+    layers = SelfAttention(3, 2)
+    for projection, matrix in ((layers.q_proj, wq), (layers.k_proj, wk), (layers.v_proj, wv)):
+        projection.weight.data = matrix.T.clone()
+    expected = torch.tensor(
+        [[0.2996, 0.8053], [0.3061, 0.8210], [0.3058, 0.8203], [0.2948, 0.7939], [0.2927, 0.7891], [0.2990, 0.8040]]
+    )
+    assert_close(layers(JOURNEY), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.row("LAY-17", reference="published: Raschka 2024, chapter 3")
+def test_causal_attention_gives_the_published_numbers():
+    torch.manual_seed(123)
+    attention = CausalAttention(3, 2)
+    expected = torch.tensor(
+        [
+            [-0.4519, 0.2216],
+            [-0.5874, 0.0058],
+            [-0.6300, -0.0632],
+            [-0.5675, -0.0843],
+            [-0.5526, -0.0981],
+            [-0.5299, -0.1081],
+        ]
+    )
+    assert_close(attention(torch.stack((JOURNEY, JOURNEY)))[1], expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.row("LAY-17", reference="torch")
 def test_two_ways_to_mask_are_one():
     scores = torch.randn(2, 7, 7)

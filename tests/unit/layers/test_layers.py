@@ -149,14 +149,19 @@ def test_feed_forward_parameters_of_gpt2():
 def test_residual_connections_keep_gradients_alive():
     """Five layers of GELU: without shortcuts the first layer's gradient is a thousandth of what it is with them."""
 
+    class Nothing(nn.Module):
+        def forward(self, x, context):
+            return torch.zeros_like(x)
+
     def first_gradient(residual: bool) -> float:
         torch.manual_seed(123)
         layers = [nn.Linear(3, 3) for _ in range(4)] + [nn.Linear(3, 1)]
-        x = torch.tensor([[1.0, 0.0, -1.0]])
-        for layer in layers:
-            out = F.gelu(layer(x), approximate="tanh")
-            x = x + out if residual and out.shape == x.shape else out
-        F.mse_loss(x, torch.tensor([[0.0]])).backward()
+        parts = [nn.Sequential(layer, nn.GELU(approximate="tanh")) for layer in layers]
+        x = torch.tensor([[[1.0, 0.0, -1.0]]])
+        for part in parts[:4]:  # the residual connection is that of our block, its other branch empty
+            block = Block(nn.Identity(), Nothing(), nn.Identity(), part)
+            x = block(x, plain(1)) if residual else part(x)
+        F.mse_loss(parts[4](x), torch.tensor([[[0.0]]])).backward()
         return layers[0].weight.grad.abs().mean().item()
 
     assert first_gradient(residual=False) == pytest.approx(0.00020173587836325169, rel=1e-4)
@@ -211,7 +216,44 @@ def test_dropout_scales_what_it_keeps():
     assert out.mean().item() == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.row("LAY-51", reference="torch, published variances")
+@pytest.mark.row("LAY-51", reference="torch.nn.init")
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30)])
+def test_initialisers_draw_what_torch_draws(shape):
+    """The same seed, the same numbers; torch draws a wide orthogonal matrix transposed: only the tall one is compared."""
+
+    def seeded(fill, *arguments):
+        torch.manual_seed(7)
+        return fill(torch.empty(shape), *arguments)
+
+    assert_close(seeded(init.xavier_uniform, 1.5), seeded(nn.init.xavier_uniform_, 1.5))
+    assert_close(seeded(init.xavier_normal, 0.5), seeded(nn.init.xavier_normal_, 0.5))
+    if shape[0] > shape[1]:
+        assert_close(seeded(init.orthogonal, 2.0), seeded(nn.init.orthogonal_, 2.0))
+    module = nn.Linear(30, 50)
+    torch.manual_seed(7)
+    init.normal(module, 0.02)
+    torch.manual_seed(7)
+    assert_close(module.weight, nn.init.normal_(torch.empty(50, 30), std=0.02))
+    assert not module.bias.any()
+
+
+@pytest.mark.row("LAY-51", reference="transformers: T5")
+def test_t5_queries_begin_as_in_transformers():
+    from transformers import T5Config, T5Model
+
+    torch.manual_seed(0)
+    theirs = T5Model(T5Config(d_model=256, d_kv=32, num_heads=8, d_ff=64, num_layers=2, vocab_size=50)).encoder
+    queries = torch.stack([block.layer[0].SelfAttention.q.weight for block in theirs.block])
+    ours = init.t5_query(torch.empty(256, 256), dim=256, head_dim=32)
+    assert ours.std().item() == pytest.approx(queries.std().item(), rel=0.02)
+    # so the scores of unit-variance inputs, undivided, have the variance that division by sqrt(d) gives others
+    x = torch.randn(2000, 256)
+    keys = torch.randn(256, 256) / 16  # N(0, 1 / D)
+    scores = ((x @ ours.T).unflatten(-1, (8, 32)) * (x.flip(0) @ keys.T).unflatten(-1, (8, 32))).sum(-1)
+    assert scores.std().item() == pytest.approx(1, rel=0.05)
+
+
+@pytest.mark.row("LAY-51", reference="published variances")
 def test_initialisers_have_their_variances():
     torch.manual_seed(0)
     w = torch.empty(300, 500)
@@ -245,7 +287,7 @@ def test_gpt2_begins_as_published():
             assert weight.std().item() == pytest.approx(std, rel=0.05), name
 
 
-@pytest.mark.row("LAY-48", reference="transformers")
+@pytest.mark.row("LAY-48", reference="property: the gradient of a shared matrix is the sum of both uses")
 def test_tied_head_is_the_embedding():
     from groundup.models.configs.gpt2 import GPT2Config
     from groundup.models.text.gpt2 import GPT2

@@ -81,5 +81,25 @@ def test_bytes_that_are_not_text(tmp_path, capsys):
     path.write_bytes(b"fine\nb\xffd")
     code, _, err = answer(capsys, "train", path, "--out-dir", tmp_path / "t")
     assert code == 3
-    assert "bad.txt, line 2: byte 6" in err
+    assert "bad.txt:2: not valid UTF-8 (byte 2 of the line" in err
     assert not (tmp_path / "t").exists()
+
+
+def test_training_reads_what_training_a_model_reads(tmp_path, capsys):
+    """JSON Lines by their column, compressed files and built-in corpora; nothing to learn from is an error."""
+    import gzip
+
+    lines = "".join(json.dumps({"body": f"the cat {n}"}) + "\n" for n in range(50))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    words = ("train", tmp_path / "a.jsonl.gz", "--tokenizer.vocab-size", "270", "--out-dir", tmp_path / "t", "--json")
+    found = json.loads(answer(capsys, *words, "--column", "body")[1])
+    assert (found["documents"], found["bytes"]) == (50, 50 * 8 + 10 + 2 * 40)
+    assert answer(capsys, *words)[0] == 3
+    small = ("--limit", "20", "--tokenizer.vocab-size", "300")
+    corpus = ("train", "stories", *small, "--out-dir", tmp_path / "s", "--json")
+    assert json.loads(answer(capsys, *corpus)[1])["documents"] == 20
+    (tmp_path / "empty.txt").write_text("")
+    code, _, err = answer(capsys, "train", tmp_path / "empty.txt", "--out-dir", tmp_path / "e")
+    assert code == 3
+    assert "no text to learn from" in err
+    assert not (tmp_path / "e").exists()

@@ -15,7 +15,10 @@ from groundup.training.random_state import random_state, set_random_state
 
 
 def tensors(step):
-    return {"model": {"a": torch.full((1000,), float(step)), "b": torch.arange(10)}, "optimizer": {"a.m": torch.ones(3)}}
+    return {
+        "model": {"a": torch.full((1000,), float(step)), "b": torch.arange(10)},
+        "optimizer": {"a.m": torch.ones(3)},
+    }
 
 
 def save(folder, *steps, keep=2, best=None):
@@ -35,7 +38,7 @@ def test_round_trip_and_which_are_kept(tmp_path):
 
 
 def test_kill_at_20_random_moments_of_saving_leaves_a_complete_checkpoint(tmp_path):
-    """A process saves without pause and notes what it finished; whenever it dies, the newest complete one is at least that."""
+    """A process saves without pause and notes what it finished: the newest complete one is never older than that."""
     chance = random.Random(0)
     done = tmp_path / "done"
     for _ in range(20):

@@ -14,7 +14,7 @@ from groundup.training.objectives.language_modeling import LanguageModeling
 @pytest.mark.row("OBJ-01", reference="hand calculation")
 def test_next_token_likelihood_by_hand():
     """Three words, hidden = one-hot rows of a table of logits, so that every number can be worked out on paper."""
-    # logits: position 0 (0, ln 2, ln 5) -> p = (1, 2, 5) / 8; position 1 (ln 3, 0, 0) -> p = (3, 1, 1) / 5; position 2 masked
+    # position 0: logits (0, ln 2, ln 5), p = (1, 2, 5) / 8; position 1: (ln 3, 0, 0), p = (3, 1, 1) / 5; 2 is masked
     head = nn.Linear(3, 3, bias=False)
     head.weight.data = torch.tensor([[0.0, math.log(3), 9.0], [math.log(2), 0.0, 9.0], [math.log(5), 0.0, 9.0]])
     batch = {"labels": torch.tensor([[2, 1, -100]])}

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy import ToyConfig, ToyModel
 from train_toy import start, train
 
 from groundup.base.errors import CheckpointError, UsageError
@@ -64,7 +63,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(case, tmp_path):
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
     assert Checkpoints(tmp_path / "broken/checkpoints").latest().name == f"step-{options['checkpoint_every']:06d}"
-    _, resumed = train(broken, model, rows)
+    train(broken, model, rows)
     assert_same_end(tmp_path / "whole", tmp_path / "broken")
     assert len(Run(tmp_path / "broken").metrics("train")) == 40
     assert Run(tmp_path / "broken").summary()["state"] == "finished"
@@ -144,5 +143,3 @@ def test_prolonging_and_starting_from_another_runs_checkpoint(tmp_path):
     assert [e["step"] for e in Run(tmp_path / "b").metrics("train")] == [6, 7]
     with pytest.raises(UsageError, match="nothing to resume from"):
         train({**BASE, "out_dir": str(tmp_path / "c"), "resume": str(tmp_path / "nowhere")})
-
-

@@ -45,7 +45,9 @@ class ToyModel(nn.Module):
         if c.tie_word_embeddings:
             self.lm_head.weight = self.embed.weight
 
-    def forward(self, x: Any, *, positions: Any = None, documents: Any = None, state: Any = None, head: Any = None) -> Any:
+    def forward(
+        self, x: Any, *, positions: Any = None, documents: Any = None, state: Any = None, head: Any = None
+    ) -> Any:
         length = x.shape[1]
         allowed = torch.ones(length, length, dtype=torch.bool, device=x.device).tril().expand(len(x), -1, -1)
         if documents is not None:

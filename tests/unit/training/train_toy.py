@@ -41,7 +41,6 @@ def train(training, model=None, rows=None, events=None):
     return run, network
 
 
-
 def start(target=train, **arguments):
     """A process that runs `target`; its `exitcode` is negative when a signal killed it."""
     context = multiprocessing.get_context("forkserver")

@@ -1,6 +1,7 @@
 """digits: 1797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak, 1998), which come with scikit-learn."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ def load() -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import load_digits
     except ImportError:
         raise MissingDependency("scikit-learn", "data", "the digits corpus") from None
-    found = load_digits()
+    found: Any = load_digits()
     return (found.images / 16).astype(np.float32), found.target.astype(np.int64)
 
 

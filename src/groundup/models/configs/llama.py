@@ -46,6 +46,10 @@ class LlamaConfig(ModelConfig):
             **{"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
             **{"max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
         },
+        "llama-2-34b": {
+            **{"hidden_size": 8192, "intermediate_size": 22016, "num_hidden_layers": 48, "num_attention_heads": 64},
+            **{"num_key_value_heads": 8, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
+        },
         "llama-2-70b": {
             **{"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64},
             **{"num_key_value_heads": 8, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
@@ -93,6 +97,9 @@ class LlamaConfig(ModelConfig):
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads})"
             )
+        width = self.head_dim or self.hidden_size // self.num_attention_heads
+        if width % 2:
+            raise ValueError(f"heads are {width} wide: rotary positions turn pairs of features, so it must be even")
         return self
 
     @classmethod

@@ -125,9 +125,11 @@ class CausalLM(nn.Module):
             logits (B, T, V), or what `head` returns, or hidden vectors (B, T, D) where the model has no head.
 
         Raises:
-            UsageError: more tokens than the state was made for.
+            UsageError: more tokens than the state was made for, or other rows than it has.
         """
         num_tokens = x.shape[1]
+        if state is not None and len(state.lengths) != len(x):
+            raise UsageError(f"{len(x)} rows arrive, but the state remembers {len(state.lengths)}: see State.select")
         placement = None if state is None else state.place(num_tokens, documents)
         if positions is None:
             positions = self.positions(num_tokens, documents, placement, x.device)

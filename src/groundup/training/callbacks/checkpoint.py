@@ -23,7 +23,7 @@ class SaveCheckpoints(Callback):
             self.saved_step = training.step
 
     def on_step(self, training: Training, result: StepResult) -> None:
-        if due(training, training.config.checkpoint_every):
+        if due(training, training.config.checkpoint_every) and training.healthy:
             self._save(training)
 
     def on_end(self, training: Training) -> None:

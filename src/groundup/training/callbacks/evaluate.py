@@ -20,7 +20,8 @@ class Evaluate(Callback):
 
     Args:
         function: gives numbers by name; `loss` is the validation loss, which early stopping and the choice of the best
-            checkpoint look at. The model is in eval mode, without gradient, and holds the moving average if there is one.
+            checkpoint look at. The model is in eval mode, without gradient, and holds the moving average if there is
+            one.
     """
 
     def __init__(self, function: Callable[[Any], dict[str, float]]):

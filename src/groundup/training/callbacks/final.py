@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 class SaveFinal(Callback):
-    """Writes model (with the moving average of its weights, if there is one) and tokenizer when the training is complete."""
+    """Writes model (with the moving average of its weights, if there is one) and tokenizer when the training is
+    complete.
+    """
 
     def on_end(self, training: Training) -> None:
         if training.signal:

@@ -24,7 +24,9 @@ class Sample(Callback):
         show: also print the first one.
     """
 
-    def __init__(self, function: Callable[[Any, Sequence[str]], Sequence[str]], prompts: Sequence[str], show: bool = True):
+    def __init__(
+        self, function: Callable[[Any, Sequence[str]], Sequence[str]], prompts: Sequence[str], show: bool = True
+    ):
         self.function, self.prompts, self.show = function, list(prompts), show
         self.sampled_step = -1
 

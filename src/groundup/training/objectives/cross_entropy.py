@@ -34,8 +34,8 @@ def chunked_cross_entropy(
 
     Args:
         hidden: (..., D) vectors.
-        lm_head: from D to V logits. A plain `nn.Linear` takes the path described above; any other module is run chunk by
-            chunk and computed again in the backward pass.
+        lm_head: from D to V logits. A plain `nn.Linear` takes the path described above; any other module is run chunk
+            by chunk and computed again in the backward pass.
         labels: (...) int64; -100 is left out.
         chunk: tokens whose logits exist at one time.
         label_smoothing: share of the target spread evenly over all V words.
@@ -131,7 +131,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *outputs: Tensor) -> Any:
+    def backward(ctx: Any, *outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         upstream = outputs[0]
         scaled = (
             None if grad is None else (grad * upstream).to(dtype)

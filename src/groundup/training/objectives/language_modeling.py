@@ -1,6 +1,6 @@
 """Next-token prediction: maximise the probability of each token given those before it.
 
-    loss = - sum over t of log p(x[t+1] | x[..t])
+loss = - sum over t of log p(x[t+1] | x[..t])
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from groundup.training.objectives.objective import Batch, Head
 
 
 class LanguageModeling:
-    """Cross-entropy against `labels`, which are already shifted; its weight is the number of labels that are not -100."""
+    """Cross-entropy against `labels`, which are already shifted; its weight is the number of those not -100."""
 
     rows_together = 1
 

@@ -31,7 +31,7 @@ def document(number: int, config: StoriesConfig) -> Document:
     kind = draw.weighted(config.mix.model_dump())
     world = pick_world(draw, config.split)
     text, meta = MAKERS[kind](draw, world, config.split == "test")
-    return Document(f"stories-{config.split}-{config.seed}-{number:07d}", text, world.name, kind, meta)
+    return Document(f"stories-{config.split}-{config.seed}-{number:07d}", text, meta, world.name, kind)
 
 
 def _story(draw: Random, world: World, testing: bool) -> Made:

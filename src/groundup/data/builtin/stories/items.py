@@ -1,9 +1,11 @@
 """What the stories corpus yields: documents and questions, and the settings that choose them."""
 
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from groundup.base.config import Config
 from groundup.base.errors import UsageError
+from groundup.data import document
 
 Split = Literal["train", "test"]
 KINDS = ("story", "qa", "instruction", "arithmetic", "preference")
@@ -50,14 +52,12 @@ class StoriesConfig(Config):
             raise UsageError("stories: `start`, `documents` and `bytes` must be 0 or more, `step` 1 or more")
 
 
-class Document(NamedTuple):
-    """One text of a corpus. `id` is unique and stable; `world` is empty where there is none."""
+@dataclass(frozen=True)
+class Document(document.Document):
+    """One text of a built-in corpus. `id` is unique and stable; `world` is empty where there is none."""
 
-    id: str
-    text: str
     world: str = ""
     kind: str = "text"
-    meta: dict[str, Any] = {}
 
 
 class Question(NamedTuple):

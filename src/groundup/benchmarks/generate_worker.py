@@ -1,0 +1,79 @@
+"""One decoder of the benchmark in a process of its own: `python -m groundup.benchmarks.generate_worker KIND FOLDER`.
+
+KIND is `ours DTYPE` or `transformers DTYPE CACHE`, CACHE one of dynamic, static, compiled. It answers with the seconds
+that greedy decoding took and the new ids, or with the machine's bandwidth.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from groundup.base.threads import set_threads
+from groundup.benchmarks.workers import serve
+
+Decode = Callable[[list[list[int]], int], list[list[int]]]
+
+
+def ours(folder: str, dtype: str) -> Decode:
+    """`generate` as a user calls it."""
+    from groundup.generation.generate import generate
+    from groundup.models.hub import load_model
+    from groundup.tokenizers.hub import load_tokenizer
+
+    model, tokenizer = load_model(folder, dtype=dtype), load_tokenizer(folder)
+
+    def run(prompts: list[list[int]], new: int) -> list[list[int]]:
+        results = generate(model, tokenizer, prompts, temperature=0, max_new_tokens=new, ignore_eos=True)
+        return [one.ids for one in results]
+
+    return run
+
+
+def transformers(folder: str, dtype: str, cache: str) -> Decode:
+    """`generate` of transformers: SDPA attention, and the cache of this variant."""
+    from transformers import AutoModelForCausalLM, CompileConfig
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+    options: dict[str, Any] = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    if cache != "dynamic":
+        options |= {"cache_implementation": "static"}
+    if cache == "compiled":
+        options |= {"compile_config": CompileConfig(fullgraph=False, mode="default", _compile_all_devices=True)}
+
+    def run(prompts: list[list[int]], new: int) -> list[list[int]]:
+        ids = torch.tensor(prompts)
+        with torch.inference_mode():
+            found = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, **options)
+        return found[:, ids.shape[1] :].tolist()
+
+    return run
+
+
+def bandwidth(megabytes: int = 256) -> float:
+    """Bytes a second that this machine reads from memory: the best of a matrix-vector product and a sum."""
+    from groundup.base.peak import best_time, read_bandwidth
+
+    numbers = torch.ones(megabytes << 18)  # float32: 4 bytes each
+    return max(read_bandwidth(), numbers.nbytes / best_time(numbers.sum, torch.device("cpu"), 0.5))
+
+
+def main(kind: str, folder: str, *variant: str) -> None:
+    """Load, then answer."""
+    set_threads()
+    decode = {"ours": ours, "transformers": transformers}[kind](folder, *variant)
+
+    def answer(prompts: list[list[int]] | None = None, new: int = 1) -> Any:
+        if prompts is None:
+            return bandwidth()
+        start = time.perf_counter()
+        ids = decode(prompts, new)
+        return {"seconds": time.perf_counter() - start, "ids": ids}
+
+    serve(answer)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
