@@ -510,7 +510,7 @@ def test_randomly_damaged_bundles_raise_nothing_else(tmp_path, monkeypatch):
     whole = bytearray(index.read_bytes())
     for start, end in crc_places(whole):
         whole[start:end] = bytes(4)
-    for _ in range(2000):
+    for _ in range(1000):
         raw = bytearray(whole)
         for _ in range(generator.choice((1, 1, 2, 8))):
             raw[generator.randrange(len(raw))] = generator.randrange(256)
@@ -522,7 +522,7 @@ def test_randomly_damaged_bundles_raise_nothing_else(tmp_path, monkeypatch):
                 assert all(bundle.get(name).nbytes <= 8 * 7 * 12 for name in bundle.names())
         except CheckpointError:
             refused += 1
-    assert 0 < refused < 2000
+    assert 0 < refused < 1000
 
 
 def crc_places(raw):
