@@ -10,8 +10,8 @@ from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, LlamaConfig,
 
 from groundup.cli import main
 from groundup.estimates import flops, memory, params
-from groundup.estimates.known import KNOWN
 from groundup.estimates.shape import Shape
+from groundup.models.catalogue import config_of_size
 from groundup.training.optimizers.config import AdaFactorConfig, AdamWConfig, MuonConfig, SGDConfig
 
 GPT2 = GPT2Config(
@@ -23,7 +23,10 @@ LLAMA = LlamaConfig(
     num_key_value_heads=2, head_dim=10, max_position_embeddings=64, tie_word_embeddings=False,
 )  # fmt: skip
 LLAMA_TIED = LlamaConfig(**{**LLAMA.to_dict(), "tie_word_embeddings": True})
-CONFIGS = pytest.mark.parametrize("config", [GPT2, LLAMA, LLAMA_TIED], ids=["gpt2", "llama", "llama-tied"])
+LLAMA_BIASED = LlamaConfig(**{**LLAMA.to_dict(), "attention_bias": True, "mlp_bias": True})
+CONFIGS = pytest.mark.parametrize(
+    "config", [GPT2, LLAMA, LLAMA_TIED, LLAMA_BIASED], ids=["gpt2", "llama", "llama-tied", "llama-biased"]
+)
 
 
 def build(config, attention="eager"):
@@ -67,11 +70,13 @@ def test_each_part_equals_the_modules(config):
         ("llama-33b", 32_528_943_616),
         ("llama-65b", 65_285_660_672),
         ("llama-2-70b", 68_976_648_192),
+        ("llama-2-34b", 33_743_970_304),
         ("llama-3-8b", 8_030_261_248),
+        ("llama-3-70b", 70_553_706_496),
     ],
 )
 def test_known_counts(name, count):
-    assert params.count_parameters(KNOWN[name]) == count
+    assert params.count_parameters(config_of_size(name)) == count
 
 
 @pytest.mark.row("LM-50", reference="torch.utils.flop_counter")
@@ -99,9 +104,9 @@ def test_rules_of_thumb():
     assert flops.training_days(175e9, 300e9, devices=1024, peak_flops=312e12, mfu=0.45) == pytest.approx(25, abs=0.5)
     assert flops.utilisation(100.0, 5e9, 1e12) == 0.5
     # Per token 6 x (matrices) + attention is what the exact count is; 6 N + 12 L H Q T of PaLM stays within a percent.
-    exact = flops.training_flops_per_token(KNOWN["gpt2-xl"], 1024)
-    assert flops.palm_flops_per_token(KNOWN["gpt2-xl"], 1024) == pytest.approx(exact, rel=0.01)
-    shape = Shape.of(KNOWN["gpt2"])
+    exact = flops.training_flops_per_token(config_of_size("gpt2-xl"), 1024)
+    assert flops.palm_flops_per_token(config_of_size("gpt2-xl"), 1024) == pytest.approx(exact, rel=0.01)
+    shape = Shape.of(config_of_size("gpt2"))
     scores = 12 * shape.layers * shape.heads * shape.head_dim * 1024
     assert flops.training_flops_per_token(shape, 1024) == 6 * params.matrix_parameters(shape) + scores
 
@@ -229,7 +234,7 @@ def test_commands_report_any_config(capsys, tmp_path):
     known = run_json(capsys, "estimate", "memory", "gpt2", "--task", "inference", "--dtype", "fp32")
     assert known["total"] == 4 * 124_439_808 + 2 * 12 * 1024 * 768 * 4
     training = run_json(capsys, "estimate", "memory", "gpt2", "--recompute", "full")
-    expected = dataclasses.asdict(memory.training_memory(KNOWN["gpt2"], recompute="full"))
+    expected = dataclasses.asdict(memory.training_memory(config_of_size("gpt2"), recompute="full"))
     assert {key: training[key] for key in expected} == expected
 
 

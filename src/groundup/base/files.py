@@ -201,7 +201,8 @@ def parse_json(raw: bytes, where: str, max_depth: int = MAX_JSON_DEPTH) -> Any:
             parse_float=_finite,
         )
     except json.JSONDecodeError as error:
-        raise CheckpointError(f"{where}, line {error.lineno}, column {error.colno}: {error.msg}") from None
+        place = f"{where}, line {error.lineno}, column {error.colno}"
+        raise CheckpointError(f"{place}: not valid JSON ({error.msg})") from None
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{where}: byte {error.start} is not UTF-8") from None
     except RecursionError:

@@ -58,7 +58,8 @@ def _not_found(name: str) -> str:
     builtin = builtin_folders()
     known = f" Built in: {', '.join(builtin)}." if builtin else ""
     hint = f" For the hub write {HUB_PREFIX}{name}." if is_hub_name(name) else ""
-    return f"no model folder at {name}.{did_you_mean(name, builtin)}{known}{hint}"
+    what = f"no model folder at {name}: give a folder that holds config.json and model.safetensors."
+    return f"{what}{did_you_mean(name, builtin)}{known}{hint}"
 
 
 def builtin_folders() -> dict[str, Path]:

@@ -101,7 +101,9 @@ class DataValidate(DataCommand):
             if self.as_json:
                 print(json.dumps(report, ensure_ascii=False, indent=2))
             what = (
-                f"{problems.count} problems, {count} usable documents" if problems.count else "no documents with text"
+                f"{problems.count} problem{'s' * (problems.count > 1)}, {count} usable documents"
+                if problems.count
+                else "no documents with text"
             )
             raise DataError(f"{self.source}: {what}")
         say(f"{self.source}: {count} documents, no problems")

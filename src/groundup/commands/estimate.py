@@ -12,10 +12,10 @@ from groundup.base.console import say, table
 from groundup.base.errors import UsageError, did_you_mean
 from groundup.commands.command import Command
 from groundup.estimates.flops import flops, palm_flops_per_token
-from groundup.estimates.known import KNOWN
 from groundup.estimates.memory import InferenceMemory, TrainingMemory, inference_memory, training_memory
 from groundup.estimates.params import BYTES, count_parameters, model_bytes, parts
 from groundup.estimates.shape import Shape
+from groundup.models.catalogue import sizes
 
 Dtype = Literal["fp32", "bf16", "fp16", "int8", "int4"]
 
@@ -139,9 +139,10 @@ def read_config(model: str) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise UsageError(f"{path} must hold a JSON object")
         return values
-    if model in KNOWN:
-        return KNOWN[model]
-    raise UsageError(f"no model folder or known size `{model}`.{did_you_mean(model, KNOWN)} Known: {', '.join(KNOWN)}")
+    known = sizes()
+    if model in known:
+        return known[model].to_hf()
+    raise UsageError(f"no model folder or known size `{model}`.{did_you_mean(model, known)} Known: {', '.join(known)}")
 
 
 def _size(count: float) -> str:

@@ -24,7 +24,8 @@ def parse(cls: type[C], verb: str, words: list[str]) -> C:
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        raise UsageError(explain(error, cls, f"groundup {verb}")) from None
+        where = f"{verb} ({', '.join(files)})" if files else verb
+        raise UsageError(f"{explain(error, cls, where)}\nSee `groundup {verb} --help`.") from None
 
 
 def split_files(words: list[str]) -> tuple[list[str], list[str]]:
@@ -33,14 +34,18 @@ def split_files(words: list[str]) -> tuple[list[str], list[str]]:
     pending = iter(words)
     for word in pending:
         if word == "--config":
-            files.append(next(pending, ""))
+            files.append(next(pending, None) or _no_file())
         elif word.startswith("--config="):
-            files.append(word.partition("=")[2])
+            files.append(word.partition("=")[2] or _no_file())
         elif word.endswith((".yaml", ".yml")) and not rest:
             files.append(word)
         else:
             rest.append(word)
     return rest, files
+
+
+def _no_file() -> str:
+    raise UsageError("`--config` needs a YAML file of settings: --config FILE.yaml")
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,15 +80,22 @@ class _Parser(argparse.ArgumentParser):
                 action.nargs = "?"
         known, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            word = unknown[0].partition("=")[0]
-            kind = "an option" if word.startswith("-") else "expected here"
-            self.error(f"`{word}` is not {kind}.{did_you_mean(word, flags)}")
+            self.error(self._misplaced(unknown[0].partition("=")[0]))
         for name in self.text_lists:  # kept from pydantic-settings, which would cut a text at its commas
             if getattr(known, name, None):
                 self.texts[name] = getattr(known, name)
                 setattr(known, name, None)
         return known
+
+    def _misplaced(self, word: str) -> str:
+        """What is wrong with a word that no option takes."""
+        if not word.startswith("-"):
+            return f"`{word}` is not expected here: it is one word too many, or the option before it takes none"
+        place = next((a for a in self._actions if not a.option_strings and a.dest == word.lstrip("-")), None)
+        if place is not None:
+            return f"`{word}` is not an option: {place.dest} is given without it, as `{self.prog} {place.metavar}`"
+        flags = [flag for action in self._actions for flag in action.option_strings if flag not in ("-h", "--help")]
+        return f"`{word}` is not an option.{did_you_mean(word, flags)}"
 
 
 def read_flags(cls: type[Command], verb: str, words: list[str]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def inspect_documents(
             lengths["tokens"].append(len(tokenizer.encode_batch([document.text])[0]))
     if first is None:
         said = problems.messages or problems.skipped_files or ["every text is empty"]
-        raise DataError(f"no usable documents. {said[0]}")
+        raise DataError(f"no usable documents: {said[0]}")
     report: dict[str, Any] = {"documents": len(lengths["bytes"])} | {key: sum(v) for key, v in lengths.items()}
     if tokenizer:
         report["bytes_per_token"] = round(report["bytes"] / max(1, report["tokens"]), 3)

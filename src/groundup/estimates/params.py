@@ -31,8 +31,9 @@ def parts(config: Any) -> list[Part]:
     attention = s.hidden * (query + 2 * key_value) + query * s.hidden
     matrices = 3 if s.gated else 2
     mlp = matrices * s.hidden * s.intermediate
-    if s.biases:
+    if s.attention_bias:
         attention += query + 2 * key_value + s.hidden
+    if s.mlp_bias:
         mlp += (matrices - 1) * s.intermediate + s.hidden
     norm = s.hidden * (2 if s.layer_norm else 1)
     rows = [

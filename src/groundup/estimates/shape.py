@@ -12,7 +12,7 @@ class Shape:
 
     Attributes:
         learned_positions: rows of a learned position table; 0 for none.
-        biases: whether linear layers of attention and MLP have biases.
+        attention_bias, mlp_bias: whether their linear layers have biases.
         layer_norm: LayerNorm (gain and bias) in place of RMSNorm (gain).
         gated: the MLP has three matrices (SwiGLU) in place of two.
     """
@@ -27,7 +27,8 @@ class Shape:
     context: int
     tied: bool
     learned_positions: int
-    biases: bool
+    attention_bias: bool
+    mlp_bias: bool
     layer_norm: bool
     gated: bool
 
@@ -58,7 +59,8 @@ class Shape:
             context=context,
             tied=bool(read.optional("tie_word_embeddings", gpt2)),
             learned_positions=context if gpt2 else 0,
-            biases=gpt2,
+            attention_bias=bool(read.optional("attention_bias", gpt2)),
+            mlp_bias=bool(read.optional("mlp_bias", gpt2)),
             layer_norm=gpt2,
             gated=not gpt2,
         )

@@ -219,7 +219,7 @@ def test_dropout_scales_what_it_keeps():
 @pytest.mark.row("LAY-51", reference="torch.nn.init")
 @pytest.mark.parametrize("shape", [(30, 50), (50, 30)])
 def test_initialisers_draw_what_torch_draws(shape):
-    """The same seed, the same numbers; torch draws a wide orthogonal matrix transposed: only the tall one is compared."""
+    """The same seed, the same numbers; torch draws a wide orthogonal matrix transposed: compared where it is tall."""
 
     def seeded(fill, *arguments):
         torch.manual_seed(7)

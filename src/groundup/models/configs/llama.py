@@ -54,6 +54,15 @@ class LlamaConfig(ModelConfig):
             **{"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64},
             **{"num_key_value_heads": 8, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
         },
+        "llama-3-8b": {
+            **{"vocab_size": 128_256, "intermediate_size": 14_336, "num_key_value_heads": 8},
+            **{"max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_parameters": {"rope_theta": 500_000.0}},
+        },
+        "llama-3-70b": {
+            **{"vocab_size": 128_256, "hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80},
+            **{"num_attention_heads": 64, "num_key_value_heads": 8, "max_position_embeddings": 8192},
+            **{"rms_norm_eps": 1e-5, "rope_parameters": {"rope_theta": 500_000.0}},
+        },
     }
 
     model_type: Literal["llama"] = "llama"
