@@ -1,6 +1,7 @@
 """Weights in other forms than Hugging Face folders, against the libraries that write and read them."""
 
 import json
+import random
 import struct
 from collections import OrderedDict
 
@@ -226,6 +227,17 @@ def test_meta_llama_folders(tmp_path, case, ranks):
     again = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
     with torch.no_grad():
         assert torch.equal(again(ids()).logits, theirs(ids()).logits)
+
+
+def test_meta_llama_without_a_head_of_its_own(tmp_path):
+    hf, own = META_CASES["llama-3"]
+    theirs = random_model(tf.LlamaConfig(**LLAMA, **hf, tie_word_embeddings=True))
+    write_meta(tmp_path / "meta", theirs, dict(dim=32, n_layers=2, n_heads=4) | own)
+    state = torch.load(tmp_path / "meta/consolidated.00.pth", weights_only=True)
+    del state["output.weight"]
+    torch.save(state, tmp_path / "meta/consolidated.00.pth")
+    assert load_model(tmp_path / "meta").config.tie_word_embeddings
+    assert_same_logits(tmp_path / "meta", theirs)
 
 
 def meta_forward(state, x, heads, key_heads, eps, theta):
@@ -487,6 +499,42 @@ def test_damaged_bundles_are_refused(tmp_path):
     assert "model/h0/attn/c_attn/b (96,) does not give blocks.0.attn.q_proj.bias" in reason()
     (folder / "hparams.json").unlink()
     assert "hparams.json" in reason()
+
+
+def test_randomly_damaged_bundles_raise_nothing_else(tmp_path, monkeypatch):
+    """Checksums aside, so that the damage reaches every part of the reader."""
+    monkeypatch.setattr("groundup.models.formats.tensor_bundle.masked_crc", lambda raw: 0)
+    tensors = {f"scope/v{i}": torch.randn(i, 3) for i in range(8)}
+    write_bundle(tmp_path / "x", tensors)
+    index, generator, refused = tmp_path / "x.index", random.Random(0), 0
+    whole = bytearray(index.read_bytes())
+    for start, end in crc_places(whole):
+        whole[start:end] = bytes(4)
+    for _ in range(1000):
+        raw = bytearray(whole)
+        for _ in range(generator.choice((1, 1, 2, 8))):
+            raw[generator.randrange(len(raw))] = generator.randrange(256)
+        if generator.random() < 0.1:
+            del raw[: generator.randrange(len(raw))]
+        index.write_bytes(raw)
+        try:
+            with TensorBundle(index) as bundle:
+                assert all(bundle.get(name).nbytes <= 8 * 7 * 12 for name in bundle.names())
+        except CheckpointError:
+            refused += 1
+    assert 0 < refused < 1000
+
+
+def crc_places(raw):
+    """Where the checksum of each block stands: behind the block's own bytes."""
+    found, position = [], 0
+    while position < len(raw) - 48:
+        end = next(
+            e for e in range(position + 4, len(raw) - 52) if masked(bytes(raw[position : e + 1])) == raw[e + 1 : e + 5]
+        )
+        found.append((end + 1, end + 5))
+        position = end + 5
+    return found
 
 
 # -- RWKV --------------------------------------------------------------------------------------------------------------

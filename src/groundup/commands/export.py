@@ -1,11 +1,16 @@
-"""`groundup export hf`: any model that can be loaded, as a complete Hugging Face folder."""
+"""`groundup export hf`: any model that can be loaded, as a complete Hugging Face folder.
 
+The folder is written beside its final name, loaded again and compared with the source (greedy tokens of several
+prompts) before it takes that name; when anything fails, nothing is left and an older folder stays as it was.
+"""
+
+import os
 import re
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import CliPositionalArg
 
 from groundup.base.console import say, warn
@@ -25,20 +30,23 @@ TOKENIZER_FILES = (
 )
 
 
-def read_size(value: Any) -> Any:
-    """Bytes from `5GB`, `200MB`, `10KB` or a number."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *(KB|MB|GB|)", str(value).strip().upper())
-    if match is None:
+def read_size(text: str) -> int:
+    """Bytes from `5GB`, `200MB`, `10KB` or a number; a ValueError otherwise."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *(KB|MB|GB|)", text.strip().upper())
+    size = round(float(match[1]) * UNITS[match[2]]) if match else 0
+    if size < 1:
         raise ValueError("a size such as 5GB, 200MB or 10KB is expected")
-    return round(float(match[1]) * UNITS[match[2]])
+    return size
+
+
+def check_size(text: str) -> str:
+    """The text, if it is a size."""
+    read_size(text)
+    return text
 
 
 class ExportHF(Command):
-    """Write a complete Hugging Face folder: config, generation config, safetensors, tokenizer.
-
-    The folder is written beside its final name, loaded again and compared with the source (greedy tokens of several
-    prompts) before it takes that name; when anything fails, nothing is left and an older folder stays as it was.
-    """
+    """Write a complete Hugging Face folder (config, safetensors, tokenizer), and compare it with its source."""
 
     source: CliPositionalArg[str]
     """A run folder (its final/ is taken), a folder or file of weights in any known form, or a name (`tiny`)."""
@@ -46,7 +54,7 @@ class ExportHF(Command):
     """The folder to write."""
     dtype: str | None = None
     """float32, bfloat16 or float16; as stored when not given."""
-    max_shard_size: Annotated[int, BeforeValidator(read_size)] = Field(default=5 * 10**9, gt=0)
+    max_shard_size: Annotated[str, BeforeValidator(str), AfterValidator(check_size)] = "5GB"
     """Largest file of weights: 5GB, 200MB, 10KB."""
     tokenizer: Path | None = None
     """Take the tokenizer from this folder or tokenizer.json, not from beside the model."""
@@ -58,7 +66,8 @@ class ExportHF(Command):
     def run(self) -> dict[str, Any]:
         """Write, test, and print what was written."""
         source = model_of(self.source)
-        check_target(self.out_dir, source, self.overwrite)
+        target = Path(os.path.abspath(self.out_dir.expanduser()))
+        check_target(target, source, self.overwrite)
         from groundup.models.hub import load_model, save_model
 
         say(f"loading {source}")
@@ -66,22 +75,22 @@ class ExportHF(Command):
         check_vocabulary(model.config.vocab_size, tokenizer)
         before = fingerprint(model, tokenizer)
         parameters, dtype = model.num_parameters(), str(model.dtype).removeprefix("torch.")
-        with atomic_folder(self.out_dir, replace=self.out_dir.exists()) as folder:
+        with atomic_folder(target, replace=target.exists()) as folder:
             say(f"writing {parameters:,} parameters in {dtype}")
-            save_model(model, folder, max_shard_bytes=self.max_shard_size)
+            save_model(model, folder, max_shard_bytes=read_size(self.max_shard_size))
             complete_configs(folder, source, tokenizer)
             write_tokenizer(folder, self.tokenizer or source, tokenizer)
             del model  # two models at once are not needed
             if self.self_test:
                 say("loading it again, to compare")
                 check_same(before, fingerprint(load_model(folder), tokenizer))
-        files = sorted(path.name for path in self.out_dir.iterdir())
-        say(f"written to {self.out_dir}: {', '.join(files)}")
+        files = sorted(path.name for path in target.iterdir())
+        say(f"written to {target}: {', '.join(files)}")
         if tokenizer is None:
             warn("no tokenizer was found beside the model, so the folder has none: give one with --tokenizer")
         return {
             "source": str(source),
-            "folder": str(self.out_dir),
+            "folder": str(target),
             "files": files,
             "parameters": parameters,
             "dtype": dtype,

@@ -49,9 +49,10 @@ class ModelsList(Command):
         here += [_local(str(path), path) for folder in self.folders for path in model_folders(folder)]
         if self.family is not None:
             published, here = ([m for m in part if m["family"] == self.family] for part in (published, here))
-        say(table([[_cell(v) for v in row.values()] for row in published], ["size", *list(published[0])[1:]]))
-        if here:
-            say("\non this machine\n" + table([[_cell(v) for v in row.values()] for row in here], here[0]))
+        say(f"families: {', '.join(FAMILIES)}")
+        for title, rows in (("published sizes", published), ("on this machine", here)):
+            if rows:
+                say(f"\n{title}\n" + table([[_cell(value) for value in row.values()] for row in rows], rows[0]))
         return {"families": list(FAMILIES), "published": published, "local": here}
 
 
@@ -144,11 +145,11 @@ def _size(name: str, config: Any) -> dict[str, Any]:
     return {"name": name, "family": config.model_type, "parameters": _parameters(config), **values}
 
 
-def _parameters(config: Any) -> int | None:
+def _parameters(config: Any) -> int:
     try:
         return count_parameters(config)
-    except UsageError:  # a family that estimates do not know
-        return None
+    except UsageError:  # a family that estimates do not know: built without data, and counted
+        return sum(parameters_by_part(config).values())
 
 
 def _local(name: str, path: Path) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def load_model(
             model = model_class(config)(config)
         weight_map, names = form.weight_map(config), weights.names()
         compare(model, weight_map.load(names, lambda name: meta_tensor(weights.meta(name))), path)
-        for name, tensor in shown(weight_map.load(names, weights.get), len(names), weights.nbytes):
+        for name, tensor in shown("loading", weight_map.load(names, weights.get), len(names), weights.nbytes):
             if _is_tied_copy(model, name):
                 continue
             weight = torch.empty(tensor.shape, dtype=wanted_dtype or tensor.dtype, device=wanted_device)
@@ -70,9 +70,9 @@ def load_model(
     return model.eval()
 
 
-def shown(pairs: Iterator[tuple[str, Tensor]], count: int, nbytes: int) -> Iterable[tuple[str, Tensor]]:
-    """With a progress bar where loading takes long enough to wonder."""
-    return progress(pairs, total=count, label="loading", unit="tensor") if nbytes > LARGE_BYTES else pairs
+def shown(label: str, pairs: Iterator[tuple[str, Tensor]], count: int, nbytes: int) -> Iterable[tuple[str, Tensor]]:
+    """With a progress bar where it takes long enough to wonder."""
+    return progress(pairs, total=count, label=label, unit="tensor") if nbytes > LARGE_BYTES else pairs
 
 
 def compare(model: "CausalLM", offered: Iterator[tuple[str, Tensor]], folder: Path) -> None:
@@ -99,7 +99,8 @@ def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_0
     own = {name: tensor for name, tensor in model.state_dict().items() if not _is_tied_copy(model, name)}
     weight_map = type(model).weight_map(model.config)
     with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
-        for name, tensor in weight_map.save(own, own.__getitem__):
+        nbytes = sum(tensor.nbytes for tensor in own.values())
+        for name, tensor in shown("writing", weight_map.save(own, own.__getitem__), len(own), nbytes):
             writer.add(name, tensor.detach().cpu())
     config = model.config.to_hf() | {"dtype": str(model.dtype).removeprefix("torch.")}
     special = {name: config[name] for name in SPECIAL_IDS if config.get(name) is not None}

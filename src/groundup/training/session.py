@@ -258,7 +258,11 @@ class Training:
         self._last_time, self._last_tokens = now, self.tokens
         speed = {"tokens_per_second": rate}
         if self._peak:
-            speed["utilisation"] = utilisation(rate, self._flops_per_token, self._peak)
+            share = utilisation(rate, self._flops_per_token, self._peak)
+            if share > 1:  # the peak was measured while other work had the processors
+                self._measure_peak()
+                share = min(1.0, utilisation(rate, self._flops_per_token, self._peak))
+            speed["utilisation"] = share
         if self.device.type == "cuda":
             speed["memory"] = torch.cuda.max_memory_allocated(self.device)
         return speed

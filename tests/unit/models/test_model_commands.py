@@ -1,6 +1,7 @@
 """`groundup models list|show|verify` and `groundup export hf`, as typed."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -61,7 +62,7 @@ def test_list_names_published_sizes_and_local_folders(folder, capsys):
     _, out, _ = answer(capsys, "models", "list", folder.parent, "--family", "llama")
     assert "llama-65b" in out
     assert str(folder) in out
-    assert "gpt2" not in out
+    assert "gpt2-xl" not in out
     assert answer(capsys, "models", "list", "--family", "lama")[0] == 2
 
 
@@ -138,6 +139,13 @@ def test_verify_fails_when_the_tokens_differ(folder, capsys, monkeypatch):
     code, found, _ = answer_json(capsys, "models", "verify", folder, "--new-tokens", 2)
     assert code == 1
     assert found["tokenizer"] == "different"
+
+
+def test_verify_without_transformers_says_what_to_install(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    code, _, err = answer(capsys, "models", "verify", folder)
+    assert code == 1
+    assert "pip install 'groundup[dev]'" in err
 
 
 def test_verify_says_how_to_verify_what_transformers_cannot_read(folder, capsys):

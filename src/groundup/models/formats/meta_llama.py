@@ -16,6 +16,7 @@ from groundup.base.errors import CheckpointError, did_you_mean
 from groundup.base.files import read_json, safe_join
 from groundup.base.hf_config import check_sizes
 from groundup.base.safetensors_header import TensorMeta
+from groundup.base.shards import hub_blobs
 from groundup.layers.rope import half_split_to_interleaved, interleaved_to_half_split
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.formats.reader import Reader
@@ -106,7 +107,12 @@ def rank_files(folder: Path) -> list[Path]:
     found = {int(m[1]): path.name for path in folder.iterdir() if (m := SHARD.fullmatch(path.name))}
     if sorted(found) != list(range(len(found))) or not found:
         raise CheckpointError(f"{folder} lacks some of its files: found {', '.join(sorted(found.values())) or 'none'}")
-    return [safe_join(folder, found[rank]) for rank in sorted(found)]
+    return [safe_join(folder, found[rank], also=linked(folder)) for rank in sorted(found)]
+
+
+def linked(folder: Path) -> Path | None:
+    """Where the links of a hub cache folder, or of `original/` in one, may lead."""
+    return hub_blobs(folder) or hub_blobs(folder.resolve().parent)
 
 
 def is_meta_llama(folder: Path) -> bool:
@@ -117,7 +123,7 @@ def is_meta_llama(folder: Path) -> bool:
 def config_of(weights: Any) -> LlamaConfig:
     """The shape of the model, from params.json and, for the vocabulary and tied heads, the tensors."""
     where = weights.path / PARAMS
-    params = read_json(safe_join(weights.path, PARAMS))
+    params = read_json(safe_join(weights.path, PARAMS, also=linked(weights.path)))
     if not isinstance(params, dict):
         raise CheckpointError(f"{where} must hold an object, found {type(params).__name__}")
     known = [*KEYS, *ROUNDED, *ROPE_KEYS, *IGNORED]

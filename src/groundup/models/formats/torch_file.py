@@ -181,7 +181,9 @@ class TorchFile(Reader):
             raise Unreadable("it was written on a machine of the other byte order")
         value = self._parse(stream, storage)
         keys = self._parse(stream, storage)
-        if not isinstance(keys, list) or set(map(str, keys)) != declared.keys() or len(keys) != len(declared):
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise Unreadable("its list of storages is no list of texts")
+        if set(keys) != declared.keys() or len(keys) != len(declared):
             raise Unreadable("its list of storages is not that of its tensors")
         position = stream.tell()
         for key in keys:

@@ -116,8 +116,10 @@ def checked(storage: StorageRecord, dtype: torch.dtype, offset: Any, shape: Any,
 
 def size_of(value: Any) -> int:
     """A whole number from 0 to 2^63 - 1."""
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise Unreadable(f"{value!r:.40} is not a size")
+    if type(value) is not int:  # its type alone is told: the text of what a stranger nested might never end
+        raise Unreadable(f"a {type(value).__name__} stands for a size")
+    if not 0 <= value < 2**63:
+        raise Unreadable(f"{value} is not a size")
     return value
 
 
