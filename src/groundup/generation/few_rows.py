@@ -46,8 +46,10 @@ def suits(model: nn.Module, fewest_parameters: int) -> bool:
         type(w.data) is Tensor and w.device.type == "cpu" and w.dtype in STORED and w.is_contiguous() for w in weights
     )
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    return plain and not hooked and sum(w.numel() for w in _others(model)) <= MOST_WIDENED * sum(
-        w.numel() for w in weights
+    return (
+        plain
+        and not hooked
+        and sum(w.numel() for w in _others(model)) <= MOST_WIDENED * sum(w.numel() for w in weights)
     )
 
 
@@ -137,7 +139,7 @@ class FewRowsLinear(nn.Module):
     def __init__(self, linear: nn.Module):
         super().__init__()
         self.weight: Tensor = linear.weight  # type: ignore[assignment]
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.float(), requires_grad=False)
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.float(), requires_grad=False)  # type: ignore[operator]
         self.fits = self.weight.shape[1] % 32 == 0
 
     def forward(self, x: Tensor) -> Tensor:

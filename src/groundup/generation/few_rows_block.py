@@ -14,6 +14,8 @@ from numba.extending import intrinsic
 
 from groundup.generation.few_rows_kernel import product
 
+# Sums may be reordered into vectors, but NaN and infinity must come through; division by zero is theirs too.
+MATHEMATICS: Any = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_model": "numpy", "cache": True}
 LOG2_E = np.float32(math.log2(math.e))
 SMALLEST_EXPONENT = np.float32(-126.0)
 ONE, HALF = np.float32(1), np.float32(0.5)
@@ -39,7 +41,16 @@ def block_step(stored_bfloat16: bool) -> Any:
 
     @numba.njit(cache=True)
     def run(
-        weights: Any, eps: Any, shape: Any, scale: Any, x: Any, cosines: Any, sines: Any, slots: Any, keys: Any, values: Any
+        weights: Any,
+        eps: Any,
+        shape: Any,
+        scale: Any,
+        x: Any,
+        cosines: Any,
+        sines: Any,
+        slots: Any,
+        keys: Any,
+        values: Any,
     ) -> None:
         b = x.shape[0]
         width, heads, kv_heads, d, hidden = shape
@@ -69,10 +80,10 @@ def block_step(stored_bfloat16: bool) -> Any:
     return run
 
 
-@numba.njit(fastmath=True, cache=True)
+@numba.njit(**MATHEMATICS)
 def rms_norm(x: Any, weight: Any, eps: Any, out: Any) -> None:
-    """weight * x / sqrt(mean(x^2) + eps), row by row; weight is an address."""
-    scales = numba.carray(floats_at(weight), x.shape[1])
+    """Put weight * x / sqrt(mean(x^2) + eps) of each row into out; weight is an address."""
+    scales = numba.carray(floats_at(weight), x.shape[1])  # type: ignore[call-arg]
     for b in range(x.shape[0]):
         squares = np.float32(0)
         for i in range(x.shape[1]):
@@ -82,23 +93,23 @@ def rms_norm(x: Any, weight: Any, eps: Any, out: Any) -> None:
             out[b, i] = scales[i] * (x[b, i] * factor)
 
 
-@numba.njit(fastmath=True, cache=True)
+@numba.njit(**MATHEMATICS)
 def add(x: Any, y: Any) -> None:
-    """x += y"""
+    """Add y to x."""
     for b in range(x.shape[0]):
         for i in range(x.shape[1]):
             x[b, i] += y[b, i]
 
 
-@numba.njit(fastmath=True, cache=True)
+@numba.njit(**MATHEMATICS)
 def swiglu(gate: Any, up: Any) -> None:
-    """gate = silu(gate) * up"""
+    """Put silu(gate) * up in the place of gate."""
     for b in range(gate.shape[0]):
         for i in range(gate.shape[1]):
             gate[b, i] = gate[b, i] / (ONE + exponential(-gate[b, i])) * up[b, i]
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True)
+@numba.njit(parallel=True, **MATHEMATICS)
 def attend(
     q: Any, k: Any, v: Any, cosines: Any, sines: Any, slots: Any, keys: Any, values: Any, scale: Any, scores: Any
 ) -> None:
@@ -117,7 +128,7 @@ def attend(
             attend_one(q[b, head], keys[b, g], values[b, g], slot + 1, scale, scores[b, head])
 
 
-@numba.njit(fastmath=True, cache=True)
+@numba.njit(**MATHEMATICS)
 def rotate(x: Any, cosines: Any, sines: Any) -> None:
     """The half-split rotary embedding of one head, in place."""
     half = cosines.shape[0]
@@ -127,9 +138,9 @@ def rotate(x: Any, cosines: Any, sines: Any) -> None:
         x[half + i] = b * cosines[i] + a * sines[i]
 
 
-@numba.njit(fastmath=True, cache=True)
+@numba.njit(**MATHEMATICS)
 def attend_one(q: Any, keys: Any, values: Any, count: int, scale: Any, scores: Any) -> None:
-    """q = softmax(q keys^T scale) values, over the first `count` keys."""
+    """Put softmax(q keys^T scale) values, over the first `count` keys, in the place of q."""
     best = np.float32(-np.inf)
     for s in range(count):
         score = np.float32(0)
@@ -149,7 +160,7 @@ def attend_one(q: Any, keys: Any, values: Any, count: int, scale: Any, scores: A
             q[i] += share * values[s, i]
 
 
-@numba.njit(cache=True)
+@numba.njit(**MATHEMATICS)
 def exponential(x: Any) -> Any:
     """e^x of a float32, in operations that the compiler puts into vectors: 2^n * 2^f with n + f = x log2(e)."""
     power = max(min(x * LOG2_E, -SMALLEST_EXPONENT), SMALLEST_EXPONENT)
@@ -158,7 +169,7 @@ def exponential(x: Any) -> Any:
     value = SERIES[7]
     for i in range(6, -1, -1):
         value = value * f + SERIES[i]
-    return value * power_of_two(np.int32(whole))
+    return value * power_of_two(np.int32(whole))  # type: ignore[call-arg]
 
 
 @intrinsic

@@ -49,7 +49,7 @@ def product(stored_bfloat16: bool) -> Product:
             paired = m // 2 * 2 if m >= FEWEST_FOR_TILES and last - first == TILE_ROWS else 0
             share = TILE_ROWS * k * size // max(paired // 2, 1)  # bytes of the next group to fetch during each tile
             for j in range(0, paired, 2):
-                prefetch(w + last * k * size + j // 2 * share, share)
+                prefetch(w + last * k * size + j // 2 * share, share)  # type: ignore[call-arg]
                 block(w + first * k * size, x + 4 * j * k, y + 4 * (j * n + first), n, k)
             for j in range(paired, m):
                 for i in range(first, last):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from groundup.base.errors import NotFiniteError, UsageError
 from groundup.generation.config import SamplingConfig, with_overrides
+from groundup.generation.few_rows import for_decoding
 from groundup.generation.sampler import Sampler
 from groundup.generation.text import TextStream
 
@@ -169,6 +170,7 @@ def decode(model: Any, tokenizer: "Tokenizer", rows: list[Row], config: Sampling
         steps,
         device,
     )
+    model = for_decoding(model)
     with evaluating(model):
         state = model.make_state(len(rows), longest + steps)
         logits = prefill(model, [row.prompt for row in rows], state, device)
