@@ -61,10 +61,10 @@ def bandwidth(clock: Callable[[], float], megabytes: int = 256, rounds: int = 5)
     x = torch.ones(matrix.shape[1])
     readers: list[Callable[[], Any]] = [lambda: matrix @ x, matrix.sum]
     if importlib.util.find_spec("numba"):
-        from groundup.generation.few_rows import kernel
+        from groundup.generation.few_rows import LIKE, kernels
 
-        y, (multiply, _) = torch.empty(len(matrix)), kernel(matrix.dtype)
-        readers.append(lambda: multiply(matrix.data_ptr(), x.data_ptr(), y.data_ptr(), len(matrix), 1, len(x)))
+        y, multiply, like = torch.empty(len(matrix)), kernels().multiply, LIKE[matrix.dtype]
+        readers.append(lambda: multiply(matrix.data_ptr(), x.data_ptr(), y.data_ptr(), len(matrix), 1, len(x), like))
     return max(matrix.nbytes / seconds(read, clock) for read in readers for _ in range(rounds))
 
 
