@@ -62,9 +62,7 @@ def _others(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _faster(model: nn.Module) -> nn.Module:
-    import numba
-
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    share_threads()
     own = {id(t): t for t in [*model.parameters(), *model.buffers()]}
     view = copy.deepcopy(model, own)  # modules are copied, tensors are shared
     whole = [name for name, module in view.named_modules() if is_standard(module)]
@@ -80,6 +78,15 @@ def _faster(model: nn.Module) -> nn.Module:
     if whole:
         replace(view, whole, FewRowsBlock)
     return view.eval()
+
+
+def share_threads() -> None:
+    """Let numba compute with as many threads as torch. They share an OpenMP, whose number numba changes as it starts."""
+    import numba
+
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    torch.set_num_threads(threads)
 
 
 def is_standard(block: nn.Module) -> bool:

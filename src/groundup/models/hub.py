@@ -7,7 +7,7 @@ peak memory is the model plus one shard.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ def load_model(
         CheckpointError: a family, key, tensor name or shape that does not fit, named; nothing was allocated by then.
     """
     folder = find_folder(path_or_name)
-    config = config_from_hf(read_config(folder))
+    config = config_from_hf(read_config(folder) | special_ids(folder))
     cls = model_class(config)
     with torch.device("meta"):
         model = cls(config)
@@ -66,6 +66,14 @@ def load_model(
             set_parameter(model, name, weight.copy_(tensor))
     model.tie_weights()
     return model.eval()
+
+
+def special_ids(folder: Path) -> dict[str, Any]:
+    """The begin, end and padding ids of generation_config.json, which count before config.json's; it may be absent."""
+    if not (folder / "generation_config.json").exists():
+        return {}
+    values = read_config(folder, "generation_config.json")
+    return {name: values[name] for name in SPECIAL_IDS if values.get(name) is not None}
 
 
 def compare(model: "CausalLM", offered: Iterator[tuple[str, Tensor]], folder: Path) -> None:

@@ -168,6 +168,20 @@ def counted(function, calls):
     return counting
 
 
+def test_numba_takes_the_number_of_threads_from_torch():
+    import numba
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        view = for_decoding(llama(), fewest_parameters=0)
+        with torch.inference_mode():
+            view(torch.tensor([[7]]))
+        assert (torch.get_num_threads(), numba.get_num_threads()) == (1, 1)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_threads_may_decode_at_once():
     view, ids = for_decoding(llama(), fewest_parameters=0), torch.randint(0, 258, (1, 8))
     results = []
