@@ -81,7 +81,7 @@ def _faster(model: nn.Module) -> nn.Module:
 
 
 def share_threads() -> None:
-    """Let numba compute with as many threads as torch. They share an OpenMP, whose number numba changes as it starts."""
+    """Let numba compute with as many threads as torch. They share OpenMP, whose number numba changes as it starts."""
     import numba
 
     threads = torch.get_num_threads()
