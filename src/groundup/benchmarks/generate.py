@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from groundup.base.console import say
 from groundup.base.errors import GroundupError
@@ -21,17 +22,28 @@ from groundup.models.configs.llama import LlamaConfig
 PEER = "transformers"
 OURS = ("ours bfloat16", "ours float32")
 TARGET_BANDWIDTH, TARGET_RATIO = 0.7, 2.0
+Clock = Literal["wall", "processor"]
 STORED_BYTES = {"bfloat16": 2, "float32": 4}
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is decoded: by a model of which shape, after prompts and in answers of which lengths (in tokens)."""
+    """What is decoded, and how it is timed.
+
+    Attributes:
+        config: the model's shape.
+        prompt, new: tokens of each prompt (random ids) and of each answer.
+        seed: of weights and prompts.
+        threads: of each worker; None for all there are.
+        clock: "wall", or "processor": the time that a process computed, for one thread on a machine that others use.
+    """
 
     config: LlamaConfig
     prompt: int
     new: int
     seed: int = 0
+    threads: int | None = None
+    clock: Clock = "wall"
 
     def prompts(self, rows: int) -> list[list[int]]:
         """Random ids."""
@@ -49,7 +61,7 @@ def measure(work: Work, rows: Sequence[int], rounds: int, compiled: bool = True)
     names = [*OURS, *(f"{PEER} {variant}" for variant in peer_variants(compiled))]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         write_folder(work, folder)
-        workers = {name: stack.enter_context(start(name, folder)) for name in names}
+        workers = {name: stack.enter_context(start(name, folder, work)) for name in names}
         found = []
         for count in rows:
             say(f"{count} x {work.new} tokens: warming up, comparing ids")
@@ -66,10 +78,10 @@ def peer_variants(compiled: bool) -> list[str]:
     return [f"{dtype} {cache}" for dtype in STORED_BYTES for cache in caches]
 
 
-def start(name: str, folder: str) -> Worker:
+def start(name: str, folder: str, work: Work) -> Worker:
     """The worker of a variant."""
     kind, *variant = name.split()
-    return Worker("groundup.benchmarks.generate_worker", kind, folder, *variant)
+    return Worker("groundup.benchmarks.generate_worker", kind, folder, str(work.threads or 0), work.clock, *variant)
 
 
 def write_folder(work: Work, folder: str) -> None:

@@ -1,9 +1,12 @@
-"""One decoder of the benchmark in a process of its own: `python -m groundup.benchmarks.generate_worker KIND FOLDER`.
+"""One decoder of the benchmark in a process of its own.
 
-KIND is `ours DTYPE` or `transformers DTYPE CACHE`, CACHE one of dynamic, static, compiled. It answers with the seconds
-that greedy decoding took and the new ids, or with the machine's bandwidth.
+    python -m groundup.benchmarks.generate_worker ours FOLDER THREADS CLOCK DTYPE
+    python -m groundup.benchmarks.generate_worker transformers FOLDER THREADS CLOCK DTYPE dynamic|static|compiled
+
+It answers with the seconds that greedy decoding took and the new ids, or with the machine's bandwidth.
 """
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable
@@ -36,7 +39,7 @@ def transformers(folder: str, dtype: str, cache: str) -> Decode:
     """`generate` of transformers: SDPA attention, and the cache of this variant."""
     from transformers import AutoModelForCausalLM, CompileConfig
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
     options: dict[str, Any] = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     if cache != "dynamic":
         options |= {"cache_implementation": "static"}
@@ -52,25 +55,38 @@ def transformers(folder: str, dtype: str, cache: str) -> Decode:
     return run
 
 
-def bandwidth(megabytes: int = 256) -> float:
-    """Bytes a second that this machine reads from memory: the best of a matrix-vector product and a sum."""
-    from groundup.base.peak import best_time, read_bandwidth
+def bandwidth(clock: Callable[[], float], megabytes: int = 256, rounds: int = 5) -> float:
+    """Bytes a second that this process reads from memory: the best of a matrix-vector product, ours, and a sum."""
+    matrix = torch.ones(megabytes, 1 << 18)  # float32: 4 bytes each
+    x = torch.ones(matrix.shape[1])
+    readers: list[Callable[[], Any]] = [lambda: matrix @ x, matrix.sum]
+    if importlib.util.find_spec("numba"):
+        from groundup.generation.few_rows import LIKE, kernels
 
-    numbers = torch.ones(megabytes << 18)  # float32: 4 bytes each
-    return max(read_bandwidth(), numbers.nbytes / best_time(numbers.sum, torch.device("cpu"), 0.5))
+        y, multiply, like = torch.empty(len(matrix)), kernels().multiply, LIKE[matrix.dtype]
+        readers.append(lambda: multiply(matrix.data_ptr(), x.data_ptr(), y.data_ptr(), len(matrix), 1, len(x), like))
+    return max(matrix.nbytes / seconds(read, clock) for read in readers for _ in range(rounds))
 
 
-def main(kind: str, folder: str, *variant: str) -> None:
+def seconds(run: Callable[[], Any], clock: Callable[[], float]) -> float:
+    """What one call takes."""
+    start = clock()
+    run()
+    return clock() - start
+
+
+def main(kind: str, folder: str, threads: str, clock: str, *variant: str) -> None:
     """Load, then answer."""
-    set_threads()
+    set_threads(int(threads) or None)
+    now = {"wall": time.perf_counter, "processor": time.process_time}[clock]
     decode = {"ours": ours, "transformers": transformers}[kind](folder, *variant)
 
     def answer(prompts: list[list[int]] | None = None, new: int = 1) -> Any:
         if prompts is None:
-            return bandwidth()
-        start = time.perf_counter()
+            return bandwidth(now)
+        start = now()
         ids = decode(prompts, new)
-        return {"seconds": time.perf_counter() - start, "ids": ids}
+        return {"seconds": now() - start, "ids": ids}
 
     serve(answer)
 

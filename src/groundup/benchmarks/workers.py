@@ -4,6 +4,7 @@ So the variants of a comparison can take turns without sharing threads, allocato
 are JSON lines; what a worker prints otherwise goes to stderr.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -29,12 +30,11 @@ class Worker:
 
     def ask(self, **question: Any) -> Any:
         """Put a question and wait for its answer; GroundupError where the process ended instead."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        try:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it ended: there will be no answer either
             self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it ended: there is no answer either
         answer = self.process.stdout.readline()
         if not answer:
             raise GroundupError(f"{self.name} ended with status {self.process.wait()}; its errors stand above")
@@ -44,11 +44,10 @@ class Worker:
         return self
 
     def __exit__(self, *error: object) -> None:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        try:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()  # the end of its questions is the end of the worker
-        except BrokenPipeError:
-            pass
         self.process.wait()
         self.process.stdout.close()
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from groundup.base.console import say, table
 from groundup.commands.command import Command
@@ -78,6 +78,18 @@ class BenchGenerate(Bench):
     seed: int = 0
     """Of weights and prompts."""
 
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of every process; all processors when not given."""
+
+    clock: Literal["wall", "processor"] = "wall"
+    """"processor" counts the time spent computing: for one thread, on a machine that other work shares."""
+
+    @model_validator(mode="after")
+    def _one_thread_on_the_processors_clock(self) -> Self:
+        if self.clock == "processor" and self.threads != 1:
+            raise ValueError("clock=processor adds up the time of all threads: use it with threads=1")
+        return self
+
     def measure(self) -> "Sequence[Comparison]":
         """Ours with weights in bfloat16 and float32, beside every dtype and cache of the peer."""
         from groundup.benchmarks.generate import Work, measure
@@ -91,13 +103,17 @@ class BenchGenerate(Bench):
             num_attention_heads=self.width // 64,
             max_position_embeddings=self.prompt + self.new,
         )
-        found = measure(Work(config, self.prompt, self.new, self.seed), self.rows, self.rounds, self.compiled)
+        work = Work(config, self.prompt, self.new, self.seed, self.threads, self.clock)
+        found = measure(work, self.rows, self.rounds, self.compiled)
         for one in found:
-            say(
-                f"{one.case}: {one.more['bytes_per_token'] / 1e6:.0f} MB a token of {one.more['bandwidth'] / 1e9:.1f} GB/s: "
-                f"{one.more['fraction_of_bandwidth']:.0%} of the bandwidth is used"
-            )
+            say(f"{one.case}: {memory_use(one)}")
         return found
+
+
+def memory_use(one: "Comparison") -> str:
+    """What decoding reads, and how much of the memory bandwidth that is."""
+    read, speed = one.more["bytes_per_token"] / 1e6, one.more["bandwidth"] / 1e9
+    return f"a step reads {read:.0f} MB; {one.more['fraction_of_bandwidth']:.0%} of the {speed:.1f} GB/s measured here"
 
 
 def results_table(found: "Sequence[Comparison]") -> str:

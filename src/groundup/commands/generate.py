@@ -26,8 +26,8 @@ class Generate(Command, SamplingConfig):
     """Completions a prompt."""
     batch_size: int = Field(default=32, ge=1)
     """Most rows at once."""
-    bos: bool = False
-    """Begin each prompt with the tokenizer's begin-of-text token."""
+    bos: bool | None = None
+    """Begin each prompt with the tokenizer's begin-of-text token; where its files say so when not given."""
     logprobs: bool = False
     """Give each token's log-probability in --json."""
     device: str = "auto"

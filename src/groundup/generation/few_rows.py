@@ -6,10 +6,10 @@ is float32: a bfloat16 checkpoint gives what it gives when loaded in float32, in
 """
 
 import copy
-import functools
 import importlib.util
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,16 +25,18 @@ from groundup.replace import replace
 MOST_ROWS = 32  # from here on a general matrix product is as fast
 FEWEST_PARAMETERS = 20_000_000  # smaller models are faster than the kernel is compiled (2 s once)
 MOST_WIDENED = 0.01  # share of the parameters that may be copied to float32 (norms, biases)
-STORED = (torch.float32, torch.bfloat16)
+LIKE = {torch.float32: np.empty(0, np.float32), torch.bfloat16: np.empty(0, np.uint16)}
+"""The dtypes of weights that can be read, as the compiled functions are told them."""
 
 
-def for_decoding(model: Any, fewest_parameters: int = FEWEST_PARAMETERS) -> Any:
+def for_decoding(model: Any, fewest_parameters: int | None = None) -> Any:
     """A second tree of modules over the model's own weights that decodes faster; the model where there is none.
 
     There is none without numba, off the CPU, for small models, for dtypes other than float32 and bfloat16, while hooks
     read the model's parts, and where many weights are in other modules than linear layers and embeddings.
     """
-    return _faster(model) if suits(model, fewest_parameters) else model
+    fewest = FEWEST_PARAMETERS if fewest_parameters is None else fewest_parameters
+    return _faster(model) if suits(model, fewest) else model
 
 
 def suits(model: nn.Module, fewest_parameters: int) -> bool:
@@ -43,11 +45,13 @@ def suits(model: nn.Module, fewest_parameters: int) -> bool:
     if sum(weight.numel() for weight in weights) < fewest_parameters or importlib.util.find_spec("numba") is None:
         return False
     plain = all(
-        type(w.data) is Tensor and w.device.type == "cpu" and w.dtype in STORED and w.is_contiguous() for w in weights
+        type(w.data) is Tensor and w.device.type == "cpu" and w.dtype in LIKE and w.is_contiguous() for w in weights
     )
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    return plain and not hooked and sum(w.numel() for w in _others(model)) <= MOST_WIDENED * sum(
-        w.numel() for w in weights
+    return (
+        plain
+        and not hooked
+        and sum(w.numel() for w in _others(model)) <= MOST_WIDENED * sum(w.numel() for w in weights)
     )
 
 
@@ -58,9 +62,7 @@ def _others(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _faster(model: nn.Module) -> nn.Module:
-    import numba
-
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    share_threads()
     own = {id(t): t for t in [*model.parameters(), *model.buffers()]}
     view = copy.deepcopy(model, own)  # modules are copied, tensors are shared
     whole = [name for name, module in view.named_modules() if is_standard(module)]
@@ -76,6 +78,15 @@ def _faster(model: nn.Module) -> nn.Module:
     if whole:
         replace(view, whole, FewRowsBlock)
     return view.eval()
+
+
+def share_threads() -> None:
+    """Let numba compute with as many threads as torch. They share OpenMP, whose number numba changes as it starts."""
+    import numba
+
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    torch.set_num_threads(threads)
 
 
 def is_standard(block: nn.Module) -> bool:
@@ -118,12 +129,12 @@ class FewRowsBlock(nn.Module):
         cache = context.state.layers[self.block.attn.path]  # type: ignore[union-attr]
         tables = context.rotation(self.block.attn.rope, torch.float32)
         x = x.clone(memory_format=torch.contiguous_format)  # the step works in place
-        step, lock = block_kernel(self.dtype)
-        with lock:
-            step(
+        compiled = kernels()
+        with compiled.one_at_a_time:
+            compiled.block_step(
                 *(self.addresses, self.eps, self.shape, self.scale, x[:, 0].numpy()),
                 *(table[:, 0, 0].numpy() for table in tables),
-                *(context.placement.slots[:, 0].numpy(), cache.k.numpy(), cache.v.numpy()),  # type: ignore[union-attr]
+                *(context.placement.slots[:, 0].numpy(), cache.k.numpy(), cache.v.numpy(), LIKE[self.dtype]),  # type: ignore[union-attr]
             )
         return x
 
@@ -137,7 +148,7 @@ class FewRowsLinear(nn.Module):
     def __init__(self, linear: nn.Module):
         super().__init__()
         self.weight: Tensor = linear.weight  # type: ignore[assignment]
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.float(), requires_grad=False)
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.float(), requires_grad=False)  # type: ignore[operator]
         self.fits = self.weight.shape[1] % 32 == 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -147,9 +158,9 @@ class FewRowsLinear(nn.Module):
             return F.linear(x, self.weight.float(), self.bias)
         x = x.contiguous()
         y = torch.empty(*x.shape[:-1], n)
-        multiply, lock = kernel(self.weight.dtype)
-        with lock:
-            multiply(self.weight.data_ptr(), x.data_ptr(), y.data_ptr(), n, m, k)
+        compiled = kernels()
+        with compiled.one_at_a_time:
+            compiled.multiply(self.weight.data_ptr(), x.data_ptr(), y.data_ptr(), n, m, k, LIKE[self.weight.dtype])
         return y if self.bias is None else y.add_(self.bias)
 
 
@@ -164,18 +175,8 @@ class WidenedEmbedding(nn.Module):
         return F.embedding(ids, self.weight).float()
 
 
-@functools.cache
-def kernel(dtype: torch.dtype) -> Any:
-    """The compiled product for weights of this dtype, and the lock to hold while it runs."""
-    from groundup.generation.few_rows_kernel import one_at_a_time, product
+def kernels() -> Any:
+    """The module of compiled functions; imported late because numba is optional."""
+    from groundup.generation import few_rows_kernel
 
-    return product(dtype == torch.bfloat16), one_at_a_time
-
-
-@functools.cache
-def block_kernel(dtype: torch.dtype) -> Any:
-    """The compiled step of a block for weights of this dtype, and the lock to hold while it runs."""
-    from groundup.generation.few_rows_block import block_step
-    from groundup.generation.few_rows_kernel import one_at_a_time
-
-    return block_step(dtype == torch.bfloat16), one_at_a_time
+    return few_rows_kernel

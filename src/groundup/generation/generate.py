@@ -17,6 +17,7 @@ from torch import Tensor
 
 from groundup.base.errors import NotFiniteError, UsageError
 from groundup.generation.config import SamplingConfig, with_overrides
+from groundup.generation.few_rows import for_decoding
 from groundup.generation.sampler import Sampler
 from groundup.generation.text import TextStream
 
@@ -59,7 +60,7 @@ def generate(
     samples: int = 1,
     batch_size: int = 32,
     logprobs: bool = False,
-    bos: bool = False,
+    bos: bool | None = None,
     **overrides: Any,
 ) -> list[Completion]:
     """Continue every prompt.
@@ -74,7 +75,7 @@ def generate(
         samples: completions a prompt; those of one prompt stand together in the result.
         batch_size: most rows at once. It does not change what is generated (up to rounding).
         logprobs: fill `Completion.logprobs`.
-        bos: begin text prompts with the begin token.
+        bos: begin text prompts with the begin token; None: where the tokenizer's own file puts one around a text.
         overrides: settings by name, as `temperature=0`.
 
     Returns:
@@ -101,7 +102,7 @@ def stream(
     sampling: SamplingConfig | None = None,
     stop: str | Sequence[str] | None = None,
     *,
-    bos: bool = False,
+    bos: bool | None = None,
     **overrides: Any,
 ) -> Iterator[str]:
     """Continue one prompt; yields the text in pieces as soon as they are certain.
@@ -169,6 +170,7 @@ def decode(model: Any, tokenizer: "Tokenizer", rows: list[Row], config: Sampling
         steps,
         device,
     )
+    model = for_decoding(model)
     with evaluating(model):
         state = model.make_state(len(rows), longest + steps)
         logits = prefill(model, [row.prompt for row in rows], state, device)
@@ -258,12 +260,23 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def encode_prompts(tokenizer: "Tokenizer", prompts: Prompts, bos: bool = False) -> list[list[int]]:
+def encode_prompts(tokenizer: "Tokenizer", prompts: Prompts, bos: bool | None = None) -> list[list[int]]:
     """Prompts in any of their forms as lists of ids, none of them empty."""
     if isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int)):
         prompts = [prompts]  # type: ignore[list-item]
+    bos = begins_texts(tokenizer) if bos is None else bos
     encoded = [tokenizer.encode(p, bos=bos) if isinstance(p, str) else [int(i) for i in p] for p in prompts]  # type: ignore[union-attr]
     return [ids or [start_id(tokenizer)] for ids in encoded]
+
+
+def begins_texts(tokenizer: "Tokenizer") -> bool:
+    """Whether tokenizer.json puts the begin token in front of a text, as Llama's does (post-processor, "single")."""
+    whole = getattr(tokenizer, "post_processor", None) or {}
+    for part in whole.get("processors", [whole]):
+        first = next(iter(part.get("single") or []), {}).get("SpecialToken")
+        if part.get("type") == "TemplateProcessing" and first is not None:
+            return tokenizer.bos_id is not None and tokenizer.special_tokens.get(first["id"]) == tokenizer.bos_id
+    return False
 
 
 def start_id(tokenizer: "Tokenizer") -> int:
@@ -275,8 +288,8 @@ def start_id(tokenizer: "Tokenizer") -> int:
 
 
 def end_ids(model: Any, tokenizer: "Tokenizer") -> set[int]:
-    """The end-of-text ids that the tokenizer and the model's config name."""
-    named = getattr(model.config, "eos_token_id", None)
+    """The end-of-text ids that the tokenizer and the model's checkpoint name."""
+    named = getattr(model.config, "kept", {}).get("eos_token_id")
     ids = set(named) if isinstance(named, list | tuple) else {named}
     return {token for token in ids | {tokenizer.eos_id} if token is not None}
 

@@ -19,10 +19,9 @@ from groundup.base.folders import write_model_folder
 from groundup.base.shards import ShardWriter
 from groundup.models.catalogue import model_class
 from groundup.models.configs.base import ModelConfig
-from groundup.models.formats.formats import find_format, find_weights
+from groundup.models.formats.formats import SPECIAL_IDS, find_format, find_weights
 from groundup.models.formats.reader import meta_tensor
 
-SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 LARGE_BYTES = 10**9
 
 if TYPE_CHECKING:

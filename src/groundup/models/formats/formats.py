@@ -20,6 +20,16 @@ from groundup.weights import WeightMap
 
 TRAINER_FILES = ("training_args", "optimizer", "scheduler", "rng_state", "scaler")
 
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def special_ids(folder: Path) -> dict[str, Any]:
+    """The begin, end and padding ids of generation_config.json, which count before config.json's; it may be absent."""
+    if not (folder / "generation_config.json").exists():
+        return {}
+    values = read_config(folder, "generation_config.json")
+    return {name: values[name] for name in SPECIAL_IDS if values.get(name) is not None}
+
 
 @dataclass(frozen=True)
 class Format:
@@ -43,7 +53,7 @@ class Format:
                 f"{weights.path} ({self.name}) has no config.json beside it, so family and sizes are not known: "
                 "put the model's config.json there"
             )
-        return config_from_hf(read_config(folder))
+        return config_from_hf(read_config(folder) | special_ids(folder))
 
     def weight_map(self, config: ModelConfig) -> WeightMap:
         """Their names to ours."""
