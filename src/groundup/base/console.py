@@ -52,5 +52,14 @@ def table(rows: Iterable[Iterable[object]], header: Iterable[object]) -> str:
     return "\n".join([line(head), "  ".join("-" * w for w in widths), *map(line, body)])
 
 
+def as_size(count: float) -> str:
+    """Bytes as people write them: 1.5 MB is 1.5 million."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000
+    return f"{count:.4g} TB"
+
+
 def _is_number(text: str) -> bool:
     return text in ("", "-") or text.replace(",", "").strip("x%+-").replace(".", "", 1).replace("e-", "").isdigit()

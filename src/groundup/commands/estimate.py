@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from groundup.base.console import say, table
+from groundup.base.console import as_size, say, table
 from groundup.base.errors import UsageError, did_you_mean
 from groundup.commands.command import Command
 from groundup.estimates.flops import flops, palm_flops_per_token
@@ -42,7 +42,7 @@ class EstimateParams(Estimate):
         lines.append(["all", "", "", f"{total:,}", "100.0%"])
         say(table(lines, ["part", "parameters", "copies", "together", "share"]))
         sizes = {dtype: model_bytes(shape, dtype) for dtype in BYTES}
-        say("size: " + ", ".join(f"{dtype} {_size(sizes[dtype])}" for dtype in ("fp32", "bf16", "int8", "int4")))
+        say("size: " + ", ".join(f"{dtype} {as_size(sizes[dtype])}" for dtype in ("fp32", "bf16", "int8", "int4")))
         return {
             "model": self.model,
             "total": total,
@@ -72,8 +72,8 @@ class EstimateMemory(Estimate):
         shape = self.shape()
         memory = self._memory(shape)
         total = memory.total
-        rows = [[name, f"{value:,}", _size(value), f"{value / total:.1%}"] for name, value in asdict(memory).items()]
-        say(table([*rows, ["all", f"{total:,}", _size(total), "100.0%"]], ["purpose", "bytes", "size", "share"]))
+        rows = [[name, f"{value:,}", as_size(value), f"{value / total:.1%}"] for name, value in asdict(memory).items()]
+        say(table([*rows, ["all", f"{total:,}", as_size(total), "100.0%"]], ["purpose", "bytes", "size", "share"]))
         return {"model": self.model, "task": self.task, **asdict(memory), "total": total}
 
     def _memory(self, shape: Shape) -> TrainingMemory | InferenceMemory:
@@ -143,11 +143,3 @@ def read_config(model: str) -> dict[str, Any]:
     if model in known:
         return known[model].to_hf()
     raise UsageError(f"no model folder or known size `{model}`.{did_you_mean(model, known)} Known: {', '.join(known)}")
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.4g} {unit}"
-        count /= 1000
-    return f"{count:.4g} TB"

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from groundup.base.console import progress, say, table, warn
+from groundup.base.console import as_size, progress, say, table, warn
 from groundup.base.errors import GroundupError, MissingDependency, UsageError, did_you_mean
 from groundup.base.folders import builtin_folders
 from groundup.commands.command import Command
@@ -352,7 +352,7 @@ def _summary(result: dict[str, Any]) -> str:
     lines = [f"{result['model']}: {result['form']}" + (f", {result['family']}" if "family" in result else "")]
     if "stored" in result:
         stored = result["stored"]
-        dtypes = ", ".join(f"{dtype} {_bytes(count)}" for dtype, count in stored["bytes"].items())
+        dtypes = ", ".join(f"{dtype} {as_size(count)}" for dtype, count in stored["bytes"].items())
         lines.append(f"stored: {stored['tensors']:,} tensors in {len(result['files'])} file(s): {dtypes}")
     if "config" in result:
         shown = {key: value for key, value in result["config"].items() if value is not None}
@@ -360,7 +360,7 @@ def _summary(result: dict[str, Any]) -> str:
         total = result["parameters"]
         rows = [[part, f"{count:,}", f"{count / total:.1%}"] for part, count in result["parts"].items()]
         lines += [table([*rows, ["all", f"{total:,}", "100.0%"]], ["part", "parameters", "share"]), ""]
-        lines.append("memory: " + ", ".join(f"{_bytes(count)} {what}" for what, count in result["memory"].items()))
+        lines.append("memory: " + ", ".join(f"{as_size(count)} {what}" for what, count in result["memory"].items()))
     return "\n".join(lines)
 
 
@@ -372,11 +372,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.4g} {unit}"
-        count /= 1000
-    return f"{count:.4g} TB"
