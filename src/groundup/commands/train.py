@@ -189,6 +189,8 @@ class Train(Command):
             )
         if "max_position_embeddings" not in given:
             decided["max_position_embeddings"] = self.data.context_length
+        special = {f"{part}_token_id": getattr(tokenizer, f"{part}_id") for part in ("bos", "eos", "pad")}
+        decided["kept"] = {**self.model.kept, **{name: id for name, id in special.items() if id is not None}}
         return self.model.model_copy(update=decided)
 
     # -- what is done with them ---------------------------------------------------------------------------------------
