@@ -37,6 +37,7 @@ class Settings:
     seeds: int = 3
     compile: bool = True
     bf16: bool | None = None
+    variants: Sequence[str] = ()
 
 
 class Trainee:
@@ -63,7 +64,8 @@ class Trainee:
 
     def ask(self, **order: Any) -> dict[str, Any]:
         """Send an order and wait for its answer."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -125,7 +127,10 @@ def variants(case: Case, settings: Settings, bf16: bool) -> Iterator[tuple[str, 
     for who, names in VARIANTS.items():
         if who == "nanogpt" and (settings.nanogpt is None or case.family != "gpt2"):
             continue
-        for variant in names:
+        chosen = [*names, *(v for v in settings.variants if "plain" in v and who == "groundup")]
+        for variant in chosen:
+            if settings.variants and variant not in settings.variants:
+                continue
             if (bf16 or "bf16" not in variant) and (settings.compile or "compile" not in variant):
                 yield who, variant
 

@@ -3,8 +3,8 @@
     {"time": seconds}                  updates for so long    {"tokens_per_second", "cpu_per_update", "peak", "loss"}
     {"losses": updates, "seed": s}     a fresh model          {"loss": mean of the last ten updates' losses}
 
-Every trainer has a process of its own, so that memory, compiled code and allocator settings of one do not touch another.
-Only one works at a time; the others wait for their line.
+Every trainer has a process of its own, so that memory, compiled code and allocator settings of one do not touch
+another. Only one works at a time; the others wait for their line.
 """
 
 import json
@@ -23,8 +23,11 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")  # what libraries print goes to stderr
     os.dup2(2, 1)
     spec = json.loads(sys.argv[1])
+    from groundup.base.allocator import keep_freed_memory
     from groundup.base.threads import set_threads
 
+    if spec["who"] == "groundup" and "plain" not in spec["variant"]:
+        keep_freed_memory()  # as `groundup train` does
     set_threads(spec["threads"])
     worker = Worker(spec)
     for line in sys.stdin:

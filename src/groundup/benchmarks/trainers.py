@@ -52,6 +52,7 @@ class Ours:
     def __init__(self, model: CausalLM, words: list[str]):
         from groundup.training.compilation import compiled
         from groundup.training.distributed import Workers
+        from groundup.training.kernels.install import accelerated
         from groundup.training.objectives.language_modeling import LanguageModeling
         from groundup.training.optimizers.config import AdamWConfig
         from groundup.training.precision import PrecisionConfig
@@ -66,6 +67,8 @@ class Ours:
         device = torch.device("cpu")
         self.step = Step(forward, model, LanguageModeling(), optimizer, precision, Workers(device), clip=CLIP)
         model.train()
+        self.kernels = accelerated(model, "compile" not in words and "plain" not in words)
+        self.kernels.__enter__()
 
     def update(self, batch: dict[str, Tensor]) -> float:
         """One update; the loss before it."""
@@ -145,12 +148,13 @@ def nanogpt_model(model: CausalLM, case: Case, folder: Path | None) -> nn.Module
 
 
 def import_file(folder: Path | None) -> Any:
-    """nanoGPT's model.py, imported from where it lies."""
+    """The model.py of nanoGPT, imported from where it lies."""
     path = (folder or Path("nanoGPT")) / "model.py"
     if not path.is_file():
         raise UsageError(f"no nanoGPT at {path.parent}: give the folder that holds its model.py")
     spec = importlib.util.spec_from_file_location("nanogpt_model", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

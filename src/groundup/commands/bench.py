@@ -72,25 +72,26 @@ class BenchTrain(Bench):
     """Measure compiled variants too; compiling takes minutes."""
     bf16: bool | None = None
     """Measure bf16 variants; None does where the processor multiplies bf16 faster than fp32."""
+    variants: list[str] = []
+    """Only these, of all (`fp32`, `bf16+compile`); `fp32+plain` is ours without its kernels and allocator setting."""
 
     def measure(self) -> "Sequence[Comparison]":
         """Everybody in turn, each in a process of its own."""
         from groundup.benchmarks.train import Settings, measure
 
-        names = [name for text in self.configs for name in text.split(",")]
-        return measure(
-            Settings(
-                names,
-                self.rounds,
-                self.seconds,
-                self.threads,
-                self.nanogpt,
-                self.losses,
-                self.seeds,
-                self.compile,
-                self.bf16,
-            )  # fmt: skip
+        settings = Settings(
+            cases=[name for text in self.configs for name in text.split(",")],
+            rounds=self.rounds,
+            seconds=self.seconds,
+            threads=self.threads,
+            nanogpt=self.nanogpt,
+            losses=self.losses,
+            seeds=self.seeds,
+            compile=self.compile,
+            bf16=self.bf16,
+            variants=[name for text in self.variants for name in text.split(",")],
         )
+        return measure(settings)
 
 
 def results_table(found: "Sequence[Comparison]") -> str:

@@ -58,6 +58,8 @@ class TrainingConfig(Config):
     """Keep only each block's input in the forward pass and compute the rest again in the backward pass (Chen et al. 2016)."""
     compile: bool = False
     """torch.compile the model; runs uncompiled where no compiler is found."""
+    kernels: bool = True
+    """On CPUs, train with faster forms of attention, GELU and RMSNorm, equal to rounding (off while compiling)."""
     nonfinite: NonFiniteConfig = NonFiniteConfig()
     """NaN and infinity."""
     early_stopping: EarlyStoppingConfig | None = None
