@@ -80,8 +80,8 @@ class Trainee:
         return self.results[-1]["tokens_per_second"]
 
     def median(self, key: str) -> float:
-        """The median of a figure over the rounds that count (the first is a warm-up)."""
-        return statistics.median(result[key] for result in self.results[1:] or self.results)
+        """The median of a figure over the rounds."""
+        return statistics.median(result[key] for result in self.results)
 
 
 def measure(settings: Settings) -> list[Comparison]:
@@ -111,7 +111,7 @@ def measure_case(case: Case, settings: Settings, bf16: bool) -> Iterator[Compari
         trainees = [stack.enter_context(Trainee(case, *one, settings)) for one in variants(case, settings, bf16)]
         working = [trainee for trainee in trainees if starts(trainee)]
         turns = {trainee.name: (lambda one=trainee: one.round(settings.seconds)) for trainee in working}
-        measured = in_turn(turns, settings.rounds)
+        measured = in_turn(turns, settings.rounds, warmup=0)
         losses = {trainee.name: loss_of(trainee, settings) for trainee in working} if settings.losses else {}
     ours = [trainee for trainee in working if trainee.who == "groundup"]
     best = max(ours, key=lambda trainee: statistics.median(measured[trainee.name]))
@@ -184,8 +184,7 @@ def operations(case: Case) -> float:
 
 def share_of_peak(case: Case, trainee: Trainee) -> float:
     """Median over the rounds of the share of that moment's peak."""
-    shares = [one["tokens_per_second"] * operations(case) / one["peak"] for one in trainee.results]
-    return statistics.median(shares[1:] or shares)
+    return statistics.median(one["tokens_per_second"] * operations(case) / one["peak"] for one in trainee.results)
 
 
 def report(

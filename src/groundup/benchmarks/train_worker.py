@@ -62,7 +62,7 @@ class Worker:
         return self.time(order["time"])
 
     def time(self, seconds: float) -> dict[str, Any]:
-        """Updates for so many seconds, at least two; the machine's peak is taken in the same moment."""
+        """Updates for so many seconds, at least one; the machine's peak is taken in the same moment."""
         from groundup.base.peak import gemm_flops
         from groundup.benchmarks.train_cases import Tokens
 
@@ -72,7 +72,7 @@ class Worker:
         peak = gemm_flops("cpu", dtype, seconds=min(0.3, seconds))
         times: list[float] = []
         cpu, loss = [], 0.0
-        while len(times) < 2 or sum(times) < seconds:
+        while not times or sum(times) < seconds:
             batch = self.tokens.batch()
             begin, begin_cpu = time.perf_counter(), time.process_time()
             loss = self.trainer.update(batch)

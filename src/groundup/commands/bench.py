@@ -59,7 +59,7 @@ class BenchTrain(Bench):
     configs: list[str] = ["A", "B", "C", "D"]
     """What is trained: A 4x128, B 6x384 and C 12x768 as GPT-2, D 6x256 as Llama."""
     seconds: float = Field(default=5.0, ge=0)
-    """Length of a turn; it has at least two updates."""
+    """Length of a turn; it has at least one update."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; None takes all that this process may use."""
     nanogpt: Path | None = None

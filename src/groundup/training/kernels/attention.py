@@ -30,7 +30,7 @@ CACHE = 2**18
 
 def tiled_attention(core: AttentionCore, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
     """As `core(q, k, v, mask)`: q (B, H, T, d), k and v (B, K, S, d) -> (B, H, T, d), in the layout (B, T, H, d)."""
-    if not q.requires_grad or q.device.type != "cpu" or k.shape[2] > LONGEST:
+    if not (torch.is_grad_enabled() and q.requires_grad) or q.device.type != "cpu" or k.shape[2] > LONGEST:
         return AttentionCore.forward(core, q, k, v, mask)
     scale = q.shape[-1] ** -0.5 if core.scale is None else core.scale
     plan = Plan(q, k, mask, scale, core.dropout if core.training else 0.0)

@@ -24,7 +24,7 @@ B = 0.044715 * A
 
 def gelu_tanh(x: Tensor) -> Tensor:
     """As `F.gelu(x, approximate="tanh")`, equal to rounding."""
-    if x.requires_grad and x.dtype in (torch.float32, torch.float64):
+    if torch.is_grad_enabled() and x.requires_grad and x.dtype in (torch.float32, torch.float64):
         return _GELU.apply(x)  # type: ignore[return-value]
     return F.gelu(x, approximate="tanh")
 

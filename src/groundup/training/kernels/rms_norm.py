@@ -19,7 +19,7 @@ from groundup.layers.norms import RMSNorm
 def rms_norm(module: RMSNorm, x: Tensor) -> Tensor:
     """As `module(x)`: (..., D) -> (..., D)"""
     plain = x.dtype in (torch.float32, torch.float64) and x.dtype == module.weight.dtype
-    if plain and x.requires_grad:
+    if plain and torch.is_grad_enabled() and x.requires_grad:
         return _RMSNorm.apply(x, module.weight, module.eps)  # type: ignore[return-value]
     return RMSNorm.forward(module, x)
 
