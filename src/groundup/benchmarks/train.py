@@ -38,6 +38,7 @@ class Settings:
     compile: bool = True
     bf16: bool | None = None
     variants: Sequence[str] = ()
+    clock: str = "wall"
 
 
 class Trainee:
@@ -46,7 +47,14 @@ class Trainee:
     def __init__(self, case: Case, who: str, variant: str, settings: Settings):
         self.who, self.variant, self.results = who, variant, list[dict[str, Any]]()
         nanogpt = str(settings.nanogpt.resolve()) if settings.nanogpt else None
-        spec = {"case": case.name, "who": who, "variant": variant, "threads": settings.threads, "nanogpt": nanogpt}
+        spec = {
+            "case": case.name,
+            "who": who,
+            "variant": variant,
+            "threads": settings.threads,
+            "nanogpt": nanogpt,
+            "clock": settings.clock,
+        }
         words = [sys.executable, "-m", "groundup.benchmarks.train_worker", json.dumps(spec)]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -78,10 +86,6 @@ class Trainee:
         """One turn: tokens a second."""
         self.results.append(self.ask(time=seconds))
         return self.results[-1]["tokens_per_second"]
-
-    def median(self, key: str) -> float:
-        """The median of a figure over the rounds."""
-        return statistics.median(result[key] for result in self.results)
 
 
 def measure(settings: Settings) -> list[Comparison]:
@@ -165,7 +169,6 @@ def against(
         "rates": {one.name: statistics.median(measured[one.name]) for one in working},
         "gflops": {one.name: statistics.median(measured[one.name]) * operations(case) / 1e9 for one in working},
         "share_of_peak": {one.name: share_of_peak(case, one) for one in working},
-        "cpu_seconds_per_update": {one.name: one.median("cpu_per_update") for one in working},
         "losses": dict(losses),
     }
     found = compare(
@@ -205,7 +208,6 @@ def report(
             f"{rate * operations(case) / 1e9:.0f}",
             f"{100 * share_of_peak(case, one):.0f}%",
         ]
-        row.append(f"{1000 * one.median('cpu_per_update'):,.0f}")
         row.append("  ".join(f"{loss:.4f}" for loss in losses.get(one.name, [])))
         rows.append(row)
-    say(table(rows, ["trainer", "tokens/s", "GFLOP/s", "of GEMM peak", "CPU ms/update", "losses"]))
+    say(table(rows, ["trainer", "tokens/s", "GFLOP/s", "of GEMM peak", "losses"]))

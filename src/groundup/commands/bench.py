@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -62,6 +62,9 @@ class BenchTrain(Bench):
     """Length of a turn; it has at least one update."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; None takes all that this process may use."""
+    clock: Literal["wall", "processor"] = "wall"
+    """What seconds are: those of the wall, or those that the processor gave to the process, which other work on the
+    machine changes less; then with one thread."""
     nanogpt: Path | None = None
     """A folder with nanoGPT's model.py, which is imported from there and trained too."""
     losses: int = Field(default=0, ge=0)
@@ -83,7 +86,8 @@ class BenchTrain(Bench):
             cases=[name for text in self.configs for name in text.split(",")],
             rounds=self.rounds,
             seconds=self.seconds,
-            threads=self.threads,
+            threads=1 if self.clock == "processor" else self.threads,
+            clock=self.clock,
             nanogpt=self.nanogpt,
             losses=self.losses,
             seeds=self.seeds,

@@ -35,7 +35,7 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
         n, weight, r = ctx.saved_tensors
         (g,) = gradients
         gn = g * n
