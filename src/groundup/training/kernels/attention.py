@@ -22,7 +22,7 @@ from groundup.layers.masks import Mask
 
 LONGEST = 512
 """Keys; above it the kept weights would take too much memory."""
-TILE = 128
+TILE = 64
 """Queries in one tile."""
 CACHE = 2**18
 """Scores of one group of rows: 1 MB in fp32."""
@@ -30,11 +30,17 @@ CACHE = 2**18
 
 def tiled_attention(core: AttentionCore, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
     """As `core(q, k, v, mask)`: q (B, H, T, d), k and v (B, K, S, d) -> (B, H, T, d), in the layout (B, T, H, d)."""
-    if not (torch.is_grad_enabled() and q.requires_grad) or q.device.type != "cpu" or k.shape[2] > LONGEST:
+    dropout = core.dropout if core.training else 0.0
+    wanted = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
+    if not (wanted and pays(mask, dropout, k.shape[2])):
         return AttentionCore.forward(core, q, k, v, mask)
     scale = q.shape[-1] ** -0.5 if core.scale is None else core.scale
-    plan = Plan(q, k, mask, scale, core.dropout if core.training else 0.0)
-    return _Attention.apply(q, k, v, plan)  # type: ignore[return-value]
+    return _Attention.apply(q, k, v, Plan(q, k, mask, scale, dropout))  # type: ignore[return-value]
+
+
+def pays(mask: Mask, dropout: float, keys: int) -> bool:
+    """Whether tiles are the faster way: where they leave out products, and where torch has no kernel (dropout)."""
+    return keys <= LONGEST and (mask.causal or dropout > 0)
 
 
 class Plan:
