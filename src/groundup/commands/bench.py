@@ -116,6 +116,53 @@ def memory_use(one: "Comparison") -> str:
     return f"a step reads {read:.0f} MB; {one.more['fraction_of_bandwidth']:.0%} of the {speed:.1f} GB/s measured here"
 
 
+class BenchTrain(Bench):
+    """Tokens a second of our training step beside transformers' models (and nanoGPT's) in a plain PyTorch loop."""
+
+    rounds: int = Field(default=5, ge=1)
+    """Turns that every variant gets; medians are shown."""
+    configs: list[str] = ["A", "B", "C", "D"]
+    """What is trained: A 4x128, B 6x384 and C 12x768 as GPT-2, D 6x256 as Llama."""
+    seconds: float = Field(default=5.0, ge=0)
+    """Length of a turn; it has at least one update."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; None takes all that this process may use."""
+    clock: Literal["wall", "processor"] = "wall"
+    """What seconds are: those of the wall, or those that the processor gave to the process, which other work on the
+    machine changes less; then with one thread."""
+    nanogpt: Path | None = None
+    """A folder with nanoGPT's model.py, which is imported from there and trained too."""
+    losses: int = Field(default=0, ge=0)
+    """Also train so many updates from fresh weights with every variant and show the loss at their end (100)."""
+    seeds: int = Field(default=3, ge=1)
+    """Seeds of these trainings."""
+    compile: bool = True
+    """Measure compiled variants too; compiling takes minutes."""
+    bf16: bool | None = None
+    """Measure bf16 variants; None does where the processor multiplies bf16 faster than fp32."""
+    variants: list[str] = []
+    """Only these, of all (`fp32`, `bf16+compile`); `fp32+plain` is ours without its kernels and allocator setting."""
+
+    def measure(self) -> "Sequence[Comparison]":
+        """Everybody in turn, each in a process of its own."""
+        from groundup.benchmarks.train import Settings, measure
+
+        settings = Settings(
+            cases=[name for text in self.configs for name in text.split(",")],
+            rounds=self.rounds,
+            seconds=self.seconds,
+            threads=1 if self.clock == "processor" else self.threads,
+            clock=self.clock,
+            nanogpt=self.nanogpt,
+            losses=self.losses,
+            seeds=self.seeds,
+            compile=self.compile,
+            bf16=self.bf16,
+            variants=[name for text in self.variants for name in text.split(",")],
+        )
+        return measure(settings)
+
+
 def results_table(found: "Sequence[Comparison]") -> str:
     """The comparisons as text."""
     rows = [

@@ -86,6 +86,9 @@ class Train(Command):
         """Train; the run's summary."""
         self._check_sources()
         settings = self.resolved()
+        from groundup.base.allocator import keep_freed_memory
+
+        keep_freed_memory()  # before torch allocates
         from groundup.base.device import choose_device
         from groundup.base.threads import set_threads
 

@@ -68,6 +68,8 @@ class TrainingConfig(Config):
     2016)."""
     compile: bool = False
     """torch.compile the model; runs uncompiled where no compiler is found."""
+    kernels: bool = True
+    """On CPUs, train with faster forms of attention, GELU and RMSNorm, equal to rounding (off while compiling)."""
     nonfinite: NonFiniteConfig = NonFiniteConfig()
     """NaN and infinity."""
     early_stopping: EarlyStoppingConfig | None = None

@@ -27,6 +27,7 @@ from groundup.training.compilation import compiled
 from groundup.training.config import TrainingConfig
 from groundup.training.distributed import Workers
 from groundup.training.feed import Feed
+from groundup.training.kernels.install import accelerated
 from groundup.training.objectives.objective import Batch, Objective
 from groundup.training.random_state import random_state, seed_everything, seed_of, set_random_state
 from groundup.training.run import Run
@@ -107,6 +108,8 @@ class Training:
 
     def __enter__(self) -> "Training":
         self._signals = self._open.enter_context(StopSignals())
+        fast = self.config.kernels and not self.config.compile and self.device.type == "cpu"
+        self._open.enter_context(accelerated(self.model, fast))
         self._open.enter_context(checkpointed(self.model, self.config.activation_checkpointing))
         return self
 

@@ -1,0 +1,44 @@
+"""RMSNorm with a backward pass of its own.
+
+    n = r x,  r = 1 / sqrt(mean(x²) + ε),  y = w n        (Zhang and Sennrich 2019)
+
+Autograd goes back through the square, the mean, the root and the products one by one. Together they are
+
+    dx = r (g w - n mean(g w n)),   dw = Σ g n            g = dL/dy
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from groundup.layers.norms import RMSNorm
+
+
+def rms_norm(module: RMSNorm, x: Tensor) -> Tensor:
+    """As `module(x)`: (..., D) -> (..., D)"""
+    plain = x.dtype in (torch.float32, torch.float64) and x.dtype == module.weight.dtype
+    if plain and torch.is_grad_enabled() and x.requires_grad:
+        return _RMSNorm.apply(x, module.weight, module.eps)  # type: ignore[return-value]
+    return RMSNorm.forward(module, x)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        r = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        n = x * r
+        ctx.save_for_backward(n, weight, r)
+        return n * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        n, weight, r = ctx.saved_tensors
+        (g,) = gradients
+        gn = g * n
+        mean = (gn @ weight).div_(n.shape[-1])[..., None]
+        dx = torch.mul(g, weight).addcmul_(n, mean, value=-1).mul_(r)
+        return dx, gn.flatten(0, -2).sum(0), None
