@@ -288,10 +288,10 @@ def start_id(tokenizer: "Tokenizer") -> int:
 
 
 def end_ids(model: Any, tokenizer: "Tokenizer") -> set[int]:
-    """The end-of-text ids that the tokenizer and the model's checkpoint name."""
+    """The end-of-text ids that the tokenizer and the model's checkpoint name; a small GPT-2 may name one it has not."""
     named = getattr(model.config, "kept", {}).get("eos_token_id")
     ids = set(named) if isinstance(named, list | tuple) else {named}
-    return {token for token in ids | {tokenizer.eos_id} if token is not None}
+    return {token for token in ids | {tokenizer.eos_id} if token is not None and token < model.config.vocab_size}
 
 
 def context_limit(model: Any) -> int | None:

@@ -60,7 +60,7 @@ def test_the_ends_that_the_folder_names(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(values | {"eos_token_id": 4}))
     assert end_ids(load_model(tmp_path), tok) == {4}
 
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [4, 2], "temperature": 0.6}))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [4, 2, 50256], "temperature": 0.6}))
     model = load_model(tmp_path)
     assert end_ids(model, tok) == {4, 2}
     model.save_pretrained(tmp_path / "again")
