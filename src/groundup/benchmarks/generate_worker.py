@@ -44,7 +44,8 @@ def transformers(folder: str, dtype: str, cache: str) -> Decode:
     if cache != "dynamic":
         options |= {"cache_implementation": "static"}
     if cache == "compiled":
-        options |= {"compile_config": CompileConfig(fullgraph=False, mode="default", _compile_all_devices=True)}
+        compiling: dict[str, Any] = {"fullgraph": False, "mode": "default", "_compile_all_devices": True}
+        options |= {"compile_config": CompileConfig(**compiling)}
 
     def run(prompts: list[list[int]], new: int) -> list[list[int]]:
         ids = torch.tensor(prompts)

@@ -75,10 +75,12 @@ class Quickstart(Command):
 
     def run(self) -> dict[str, Any]:
         """Do all seven steps; the measures and where everything is."""
+        from groundup.base.allocator import keep_freed_memory
         from groundup.base.device import choose_device
         from groundup.base.threads import set_threads
         from groundup.pages.run_report import write_report
 
+        keep_freed_memory()
         set_threads(self.threads)
         device = choose_device(self.device)
         recipe = self.recipe()
