@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 import pytest
-from byte_tokenizer import ByteTokenizer
 
+from byte_tokenizer import ByteTokenizer
 from groundup.base.errors import DataError, GroundupError
 from groundup.data.config import DataConfig
 from groundup.data.document import Document
