@@ -170,6 +170,7 @@ class WidenedEmbedding(nn.Module):
     def __init__(self, embedding: nn.Module):
         super().__init__()
         self.weight: Tensor = embedding.weight  # type: ignore[assignment]
+        self.num_embeddings, self.embedding_dim = self.weight.shape
 
     def forward(self, ids: Tensor) -> Tensor:
         return F.embedding(ids, self.weight).float()
