@@ -30,10 +30,10 @@ quickstart: $(USER_READY) ## install, then text -> trained, measured, talking mo
 setup: $(DEV_READY) ## .venv with everything that tests and checks need
 
 test: lint ## checks and the fast tests
-	$(PYTEST) -m "not slow and not cuda" --catalogue .catalogue/results.json
+	$(PYTEST) -m "not slow and not cuda" --catalogue=.catalogue/results.json
 
 test-all: lint ## checks and every test; writes docs/catalogue.json
-	$(PYTEST) -m "not cuda" --catalogue docs/catalogue.json
+	$(PYTEST) -m "not cuda" --catalogue=docs/catalogue.json
 
 lint: $(DEV_READY) ## format, lint, spelling, types
 	$(BIN)/ruff format --check --quiet $(CODE)
@@ -51,7 +51,7 @@ bench: $(DEV_READY) ## measure the start of the command line (groundup bench --h
 gpu: $(DEV_READY) ## the tests and benchmarks that need a CUDA device
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || \
 		{ echo "make gpu: PyTorch sees no CUDA device here (torch.cuda.is_available() is False); nothing was run." >&2; exit 1; }
-	$(BIN)/python -m pytest -m cuda --catalogue .catalogue/cuda.json
+	$(BIN)/python -m pytest -m cuda --catalogue=.catalogue/cuda.json
 	$(BIN)/groundup doctor
 	@for name in train generate; do \
 		if $(BIN)/groundup bench --help | grep -q "bench $$name"; then $(BIN)/groundup bench $$name --device cuda || exit 1; fi; done
