@@ -59,7 +59,6 @@ def ids(rows=2, length=12, seed=1):
     return torch.randint(1, 64, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.row("LM-10", reference="transformers")
 @pytest.mark.row("LM-25", reference="transformers")
 @pytest.mark.row("LM-26", reference="transformers")
 @pytest.mark.row("LAY-04", reference="transformers")
@@ -220,7 +219,6 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.row("LM-10", reference="published: released checkpoints")
 @pytest.mark.row("LM-25", reference="published: Touvron et al. 2023, table 2")
 @pytest.mark.row("LM-26", reference="published: Llama 2 model cards")
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -233,7 +231,6 @@ def test_published_sizes_have_their_published_parameters(name):
         assert tf.AutoModelForCausalLM.from_config(hf).num_parameters() == PUBLISHED[name]
 
 
-@pytest.mark.row("LM-10", reference="published: names and shapes in the released files, config.json of the release")
 def test_the_released_files_of_gpt2_load(tmp_path):
     """OpenAI's weights are not part of the tests; their file is: names without `transformer.`, causal masks among the
     tensors, no head, and a config.json of 2019. Two of the twelve layers, filled at random, in full width.
