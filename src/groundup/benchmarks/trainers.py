@@ -63,11 +63,11 @@ class Ours:
         )
         model.to(precision.parameter_dtype())
         optimizer = AdamWConfig(lr=RATE, betas=BETAS, weight_decay=DECAY).build(model.named_parameters())
-        forward = compiled(model, "compile" in words)
+        forward, plain = compiled(model, "compile" in words), "plain" in words
         device = torch.device("cpu")
         self.step = Step(forward, model, LanguageModeling(), optimizer, precision, Workers(device), clip=CLIP)
         model.train()
-        self.kernels = accelerated(model, "compile" not in words and "plain" not in words)
+        self.kernels = accelerated(model, not plain, compiled=forward is not model)
         self.kernels.__enter__()
 
     def update(self, batch: dict[str, Tensor]) -> float:

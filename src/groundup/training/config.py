@@ -66,10 +66,11 @@ class TrainingConfig(Config):
     activation_checkpointing: bool = False
     """Keep only each block's input in the forward pass and compute the rest again in the backward pass (Chen et al.
     2016)."""
-    compile: bool = False
-    """torch.compile the model; runs uncompiled where no compiler is found."""
+    compile: bool | Literal["auto"] = "auto"
+    """torch.compile the model's blocks; runs uncompiled where no compiler is found. auto: on CPUs, for trainings of at
+    least 200 steps. With dropout, compiled and uncompiled steps draw other random numbers."""
     kernels: bool = True
-    """On CPUs, train with faster forms of attention, GELU and RMSNorm, equal to rounding (off while compiling)."""
+    """On CPUs, train with faster forms of attention, GELU and RMSNorm, equal to rounding."""
     nonfinite: NonFiniteConfig = NonFiniteConfig()
     """NaN and infinity."""
     early_stopping: EarlyStoppingConfig | None = None

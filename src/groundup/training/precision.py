@@ -90,10 +90,12 @@ class LossScaler:
         """Divide gradients by the scale, in place; whether all are finite (else skip the update)."""
         from groundup.training.clipping import global_norm
 
+        if self.scale == self.growth == 1.0:  # no scaling: whoever asks for the norm sees what is not finite
+            self._finite = True
+            return True
         gradients = list(gradients)
-        if self.scale != 1.0:
-            for gradient in gradients:
-                gradient.mul_(1.0 / self.scale)
+        for gradient in gradients:
+            gradient.mul_(1.0 / self.scale)
         # The norm may overflow fp32 though each element is finite: then look at the elements.
         self._finite = math.isfinite(float(global_norm(gradients))) or all(bool(g.isfinite().all()) for g in gradients)
         return self._finite

@@ -34,6 +34,9 @@ from groundup.training.run import Run
 from groundup.training.signals import StopSignals
 from groundup.training.step import Step, StepResult
 
+STEPS_WORTH_COMPILING = 200
+"""A training of so many steps gains more by compiled blocks than the ten seconds or so that they take."""
+
 
 class Training:
     """A training in progress; callbacks get it as their argument.
@@ -73,7 +76,7 @@ class Training:
         self.optimizer = config.optimizer.build(model.named_parameters())
         self.ema = config.ema.build(self.optimizer.masters()) if config.ema else None
         self._step = Step(
-            compiled(model, config.compile), model, objective, self.optimizer, config.precision, self.workers,
+            model, model, objective, self.optimizer, config.precision, self.workers,
             micro_batch_size=config.micro_batch_size, clip=config.clip, ema=self.ema,
         )  # fmt: skip
         self._callbacks = self._choose_callbacks(callbacks)
@@ -108,9 +111,6 @@ class Training:
 
     def __enter__(self) -> "Training":
         self._signals = self._open.enter_context(StopSignals())
-        fast = self.config.kernels and not self.config.compile and self.device.type == "cpu"
-        self._open.enter_context(accelerated(self.model, fast))
-        self._open.enter_context(checkpointed(self.model, self.config.activation_checkpointing))
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -132,10 +132,22 @@ class Training:
             self.run.rewind({})
         self._started, self._first_step = time.perf_counter(), self.step
         self._look_ahead()
+        self._speed_up()
         self._measure_peak()
         self.model.train()
         for callback in self._callbacks:
             callback.on_start(self)
+
+    def _speed_up(self) -> None:
+        """Kernels, compiled blocks, activation checkpointing: until the training ends."""
+        on_cpu = self.device.type == "cpu"
+        wanted = self.config.compile
+        if wanted == "auto":
+            wanted = on_cpu and self.total_steps >= STEPS_WORTH_COMPILING
+        self._step.forward = compiled(self.model, wanted)
+        kernels = self.config.kernels and on_cpu
+        self._open.enter_context(accelerated(self.model, kernels, compiled=self._step.forward is not self.model))
+        self._open.enter_context(checkpointed(self.model, self.config.activation_checkpointing))
 
     def _measure_peak(self) -> None:
         """What `utilisation` is a fraction of; models whose operations cannot be counted have none."""

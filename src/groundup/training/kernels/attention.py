@@ -2,20 +2,22 @@
 
 For each group of rows (small enough that its scores stay in the cache) and each tile of queries:
 
-    P = softmax(s Q Kᵀ + M)      O = P V
-    dV = Pᵀ dO,   dS = P ∘ (dP - Σ P ∘ dP),  dP = dO Vᵀ,   dQ = s dS K,   dK = s dSᵀ Q
+    P = softmax(Q Kᵀ + M)            O = P V
+    dV = Pᵀ dO,   dS = P ∘ (dP - Σ P ∘ dP),  dP = dO Vᵀ,   dQ = dS K,   dK = dSᵀ Q
 
 A causal tile multiplies only the keys up to its end, which leaves out almost half of the products. Flash attention
 (Dao et al. 2022) makes P again in the backward pass, in fewer bytes and more operations: worth it for long rows only,
 so rows above `LONGEST` keep torch's kernel.
+
+Forward and backward are operators of their own (`groundup::attention`), so torch.compile leaves them whole and fuses
+what stands around them.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from groundup.layers.attention import AttentionCore
 from groundup.layers.masks import Mask
@@ -24,116 +26,156 @@ LONGEST = 512
 """Keys; above it the kept weights would take too much memory."""
 TILE = 64
 """Queries in one tile."""
-CACHE = 2**18
-"""Scores of one group of rows: 1 MB in fp32."""
+CACHE = {torch.bfloat16: 2**23}
+"""Scores of one group of rows. A bf16 product costs more to begin with, so its groups are larger."""
+CACHE_OTHERS = 2**20
+
+
+class TiledCore(AttentionCore):
+    """The core in tiles wherever that is faster."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
+        return tiled_attention(self, q, k, v, mask)
 
 
 def tiled_attention(core: AttentionCore, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
     """As `core(q, k, v, mask)`: q (B, H, T, d), k and v (B, K, S, d) -> (B, H, T, d), in the layout (B, T, H, d)."""
     dropout = core.dropout if core.training else 0.0
     wanted = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
-    if not (wanted and pays(mask, dropout, k.shape[2])):
+    if not (wanted and pays(mask, dropout, k.shape[2], q.dtype)):
         return AttentionCore.forward(core, q, k, v, mask)
     scale = q.shape[-1] ** -0.5 if core.scale is None else core.scale
-    return _Attention.apply(q, k, v, Plan(q, k, mask, scale, dropout))  # type: ignore[return-value]
+    k, v = (x if x.shape[1] == q.shape[1] else x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    q, k, v = ((q * scale).contiguous(), k.contiguous(), v.contiguous())
+    return attention(q, k, v, mask.allowed, mask.causal, dropout)[0].transpose(1, 2)
 
 
-def pays(mask: Mask, dropout: float, keys: int) -> bool:
-    """Whether tiles are the faster way: where they leave out products, and where torch has no kernel (dropout)."""
-    return keys <= LONGEST and (mask.causal or dropout > 0)
+def pays(mask: Mask, dropout: float, keys: int, dtype: torch.dtype) -> bool:
+    """Whether tiles are the faster way: where they leave out products, and where torch's kernel is slow or missing."""
+    return keys <= LONGEST and (mask.causal or dropout > 0 or dtype == torch.bfloat16)
 
 
-class Plan:
-    """How one call is cut.
+@dataclass(frozen=True)
+class Tile:
+    """Rows, queries and the keys they may see, and where their weights lie in the buffer of all weights."""
 
-    Attributes:
-        bias: (B or 1, 1 or H, T, S): 0 where the query may see the key, else minus infinity; None where all is seen.
-        group: rows done at a time.
+    rows: slice
+    queries: slice
+    keys: slice
+    place: slice
+    shape: tuple[int, int, int]
+
+    def of(self, kept: Tensor) -> Tensor:
+        """This tile's part of a buffer, (R, t, s) with R = rows x heads."""
+        return kept[self.place].view(self.shape)
+
+
+def tiles(q: Tensor, k: Tensor, causal: bool) -> Iterator[Tile]:
+    """How one call is cut: groups of rows, and in each tiles of queries."""
+    rows, heads, queries, keys = *q.shape[:3], k.shape[2]
+    group = max(1, CACHE.get(q.dtype, CACHE_OTHERS) // (heads * queries * keys))
+    place = 0
+    for first in range(0, rows, group):
+        last = min(first + group, rows)
+        for start in range(0, queries, TILE):
+            end = min(start + TILE, queries)
+            seen = end if causal else keys
+            shape = ((last - first) * heads, end - start, seen)
+            size = shape[0] * shape[1] * shape[2]
+            yield Tile(slice(first, last), slice(start, end), slice(0, seen), slice(place, place + size), shape)
+            place += size
+
+
+def num_weights(q: Tensor, k: Tensor, causal: bool) -> int:
+    """Weights of all tiles."""
+    rows, heads, queries, keys = *q.shape[:3], k.shape[2]
+    seen = (min(start + TILE, queries) if causal else keys for start in range(0, queries, TILE))
+    lengths = (min(TILE, queries - start) for start in range(0, queries, TILE))
+    return rows * heads * sum(t * s for t, s in zip(lengths, seen, strict=True))
+
+
+@torch.library.custom_op("groundup::attention", mutates_args=())
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, causal: bool, dropout: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Q (B, H, T, d), scaled, k and v (B, H, S, d) -> output (B, T, H, d), weights, what dropout kept / (1 - p).
+
+    `allowed`: (1 or B, 1 or H, T, S) bool; where False a query does not see a key.
     """
-
-    def __init__(self, q: Tensor, k: Tensor, mask: Mask, scale: float, dropout: float):
-        (self.rows, self.heads, self.queries, _), self.keys = q.shape, k.shape[2]
-        self.scale, self.dropout, self.causal = scale, dropout, mask.causal
-        self.bias = None
-        if mask.causal or mask.allowed is not None:
-            allowed = mask.dense(self.queries, self.keys, q.device)
-            self.bias = torch.zeros(allowed.shape, dtype=q.dtype).masked_fill_(~allowed, -torch.inf)
-        self.group = max(1, CACHE // (self.heads * self.queries * self.keys))
-        if self.bias is not None and self.bias.shape[:2] != (1, 1):
-            self.group = 1  # every row or every head has a mask of its own
-
-    def groups(self) -> Iterator[slice]:
-        """The groups of rows."""
-        return (slice(start, min(start + self.group, self.rows)) for start in range(0, self.rows, self.group))
-
-    def tiles(self) -> Iterator[tuple[slice, slice]]:
-        """Queries, and the keys they may see."""
-        for start in range(0, self.queries, TILE):
-            end = min(start + TILE, self.queries)
-            yield slice(start, end), slice(0, end if self.causal else self.keys)
-
-    def weights(self, q: Tensor, k: Tensor, rows: slice, queries: slice, keys: slice) -> Tensor:
-        """P of one tile: q (R, t, d), k (R, s, d) -> (R, t, s) with R = rows x heads."""
-        if self.bias is None:
-            return torch.softmax(torch.bmm(q, k.mT).mul_(self.scale), dim=-1)
-        own = self.bias[rows] if len(self.bias) > 1 else self.bias  # (1, 1 or H, T, S)
-        tile = own[0, :, queries, keys]
-        return torch.softmax(torch.baddbmm(tile, q, k.mT, alpha=self.scale), dim=-1)
+    kept, noise = q.new_empty(num_weights(q, k, causal)), q.new_empty(0)
+    if dropout:
+        noise = torch.empty_like(kept).bernoulli_(1 - dropout).div_(1 - dropout)
+    out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[-1])
+    bias = None if allowed is None else torch.zeros(allowed.shape, dtype=q.dtype).masked_fill_(~allowed, -torch.inf)
+    for tile in tiles(q, k, causal):
+        weights, values = tile.of(kept), v[tile.rows].flatten(0, 1)[:, tile.keys]
+        scores = torch.bmm(q[tile.rows].flatten(0, 1)[:, tile.queries], k[tile.rows].flatten(0, 1)[:, tile.keys].mT)
+        _hide(scores, tile, bias, causal, q.shape[1])
+        torch.softmax(scores, -1, out=weights)
+        result = torch.bmm(weights * tile.of(noise) if dropout else weights, values)
+        out[tile.rows, tile.queries] = result.unflatten(0, (-1, q.shape[1])).transpose(1, 2)
+    return out, kept, noise
 
 
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
-        out = q.new_empty(plan.rows, plan.queries, plan.heads, v.shape[-1]).transpose(1, 2)
-        kept: list[Tensor] = []
-        for rows in plan.groups():
-            qs, ks, vs = (by_head(x, rows, plan.heads) for x in (q, k, v))
-            for queries, keys in plan.tiles():
-                weights = plan.weights(qs[:, queries], ks[:, keys], rows, queries, keys)
-                kept.append(weights)
-                if plan.dropout:
-                    noise = torch.empty_like(weights).bernoulli_(1 - plan.dropout).div_(1 - plan.dropout)
-                    kept.append(noise)
-                    weights = weights * noise
-                result = torch.bmm(weights, vs[:, keys])
-                out[rows, :, queries] = result.unflatten(0, (-1, plan.heads))
-        ctx.plan = plan
-        ctx.save_for_backward(q, k, v, *kept)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        q, k, v, *saved = ctx.saved_tensors
-        plan, kept, (gradient,) = ctx.plan, iter(saved), gradients
-        dq, dk, dv = (torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format) for x in (q, k, v))
-        dq, dk, dv = dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2)
-        for rows in plan.groups():
-            qs, ks, vs, gs = (by_head(x, rows, plan.heads) for x in (q, k, v, gradient))
-            dks, dvs = torch.zeros_like(ks), torch.zeros_like(vs)
-            for queries, keys in plan.tiles():
-                weights, g = next(kept), gs[:, queries]
-                noise = next(kept) if plan.dropout else None
-                dvs[:, keys].baddbmm_((weights if noise is None else weights * noise).mT, g)
-                dp = torch.bmm(g, vs[:, keys].mT)
-                if noise is not None:
-                    dp *= noise
-                ds = torch._softmax_backward_data(dp, weights, -1, weights.dtype)
-                dq[rows, :, queries] = torch.bmm(ds, ks[:, keys]).mul_(plan.scale).unflatten(0, (-1, plan.heads))
-                dks[:, keys].baddbmm_(ds.mT, qs[:, queries], alpha=plan.scale)
-            dk[rows], dv[rows] = (by_group(x, plan.heads, k.shape[1]) for x in (dks, dvs))
-        return dq, dk, dv, None
+def _hide(scores: Tensor, tile: Tile, bias: Tensor | None, causal: bool, heads: int) -> None:
+    """Minus infinity where the query does not see the key, (R, t, s) in place."""
+    if causal:
+        length = scores.shape[1]
+        later = torch.full((length, length), -torch.inf, dtype=scores.dtype).triu_(1)
+        scores[:, :, tile.queries] += later
+    if bias is not None:
+        own = bias[tile.rows] if len(bias) > 1 else bias
+        scores.unflatten(0, (-1, heads)).add_(own[:, :, tile.queries, tile.keys])
 
 
-def by_head(x: Tensor, rows: slice, heads: int) -> Tensor:
-    """Some rows as one batch of heads; shared key-value heads are repeated. (B, K, S, d) -> (R, S, d)"""
-    x = x[rows]
-    if x.shape[1] != heads:
-        x = x.repeat_interleave(heads // x.shape[1], dim=1)
-    return x.reshape(-1, *x.shape[2:])
+@attention.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, causal: bool, dropout: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    size = num_weights(q, k, causal)
+    out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[-1])
+    return out, q.new_empty(size), q.new_empty(size if dropout else 0)
 
 
-def by_group(x: Tensor, heads: int, kv_heads: int) -> Tensor:
-    """The way back for gradients: heads that share keys are added. (R, S, d) -> (rows, K, S, d)"""
-    x = x.unflatten(0, (-1, kv_heads, heads // kv_heads))
-    return x.sum(2) if heads != kv_heads else x[:, :, 0]
+@torch.library.custom_op("groundup::attention_backward", mutates_args=())
+def attention_backward(
+    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, kept: Tensor, noise: Tensor, causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of the output in the layout (B, H, T, d) -> gradients of q (B, T, H, d), k and v (B, H, S, d)."""
+    heads = q.shape[1]
+    dq = q.new_empty(q.shape[0], q.shape[2], heads, q.shape[3])
+    dk, dv = torch.zeros_like(k), torch.zeros_like(v)
+    for tile in tiles(q, k, causal):
+        weights, drop = tile.of(kept), tile.of(noise) if len(noise) else None
+        qs, g = (x[tile.rows].flatten(0, 1)[:, tile.queries] for x in (q, gradient))
+        ks, vs, dks, dvs = (x[tile.rows].flatten(0, 1)[:, tile.keys] for x in (k, v, dk, dv))
+        dvs.baddbmm_((weights if drop is None else weights * drop).mT, g)
+        dp = torch.bmm(g, vs.mT)
+        if drop is not None:
+            dp *= drop
+        ds = torch._softmax_backward_data(dp, weights, -1, weights.dtype)
+        dq[tile.rows, tile.queries] = torch.bmm(ds, ks).unflatten(0, (-1, heads)).transpose(1, 2)
+        dks.baddbmm_(ds.mT, qs)
+    return dq, dk, dv
+
+
+@attention_backward.register_fake
+def _(
+    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, kept: Tensor, noise: Tensor, causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3]), torch.empty_like(k), torch.empty_like(v)
+
+
+def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    q, k, v, _, ctx.causal, _ = inputs  # type: ignore[attr-defined]
+    ctx.save_for_backward(q, k, v, *output[1:])
+
+
+def _backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    q, k, v, kept, noise = ctx.saved_tensors  # type: ignore[attr-defined]
+    gradient = gradient.transpose(1, 2).contiguous()
+    dq, dk, dv = attention_backward(gradient, q, k, v, kept, noise, ctx.causal)  # type: ignore[attr-defined]
+    return dq.transpose(1, 2), dk, dv, None, None, None
+
+
+attention.register_autograd(_backward, setup_context=_keep)

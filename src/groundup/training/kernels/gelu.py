@@ -29,6 +29,12 @@ def gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
+def gelu_tanh_to_fuse(x: Tensor) -> Tensor:
+    """The same in operations that torch.compile turns into one loop, forward and backward; inside in fp32 or fp64."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide * torch.sigmoid(wide * (A + B * wide * wide))).to(x.dtype)
+
+
 class _GELU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ so the forward pass makes a chunk of logits, takes loss and gradients from it, a
 The memory goes from 2 N V to 2 chunk V plus one gradient of the head's matrix.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 IGNORED = -100
+FUSED = "loss_and_gradient"
+"""Name of a head's attribute that may hold a compiled `loss_and_gradient`."""
 
 
 def chunked_cross_entropy(
@@ -54,14 +57,14 @@ def chunked_cross_entropy(
     if type(lm_head) is nn.Linear:
         loss, right = _LinearCrossEntropy.apply(
             hidden, lm_head.weight, lm_head.bias, labels, chunk, label_smoothing, z_loss, accuracy,
-            torch.is_grad_enabled(),
+            torch.is_grad_enabled(), vars(lm_head).get(FUSED, loss_and_gradient),
         )  # fmt: skip
     else:
         loss, right = _by_recomputation(hidden, lm_head, labels, chunk, label_smoothing, z_loss, accuracy)
     return loss, weight, right
 
 
-def _token_losses(logits: Tensor, labels: Tensor, smoothing: float, z_loss: float) -> tuple[Tensor, Tensor]:
+def token_losses(logits: Tensor, labels: Tensor, smoothing: float, z_loss: float) -> tuple[Tensor, Tensor]:
     """(N, V) fp32 logits, (N,) -> losses (N,), log Z (N,)."""
     log_z = logits.logsumexp(-1)
     losses = log_z - logits.gather(-1, labels[:, None])[:, 0]
@@ -70,6 +73,27 @@ def _token_losses(logits: Tensor, labels: Tensor, smoothing: float, z_loss: floa
     if z_loss:
         losses = losses + z_loss * log_z.square()
     return losses, log_z
+
+
+def loss_and_gradient(logits: Tensor, labels: Tensor, smoothing: float, z_loss: float) -> tuple[Tensor, Tensor]:
+    """(N, V), (N,) -> the sum of the losses, at least fp32, and its gradient (N, V) in the dtype of the logits.
+
+    d loss / d logits = (1 + 2 z log Z) softmax - (1 - s) onehot - s / V
+    """
+    dtype, words = logits.dtype, logits.shape[1]
+    logits = logits.to(torch.promote_types(dtype, torch.float32))
+    losses, log_z = token_losses(logits, labels, smoothing, z_loss)
+    gradient = (logits - log_z[:, None]).exp_()
+    if z_loss:
+        gradient *= (1 + 2 * z_loss * log_z)[:, None]
+    if smoothing:
+        gradient -= smoothing / words
+    if torch.compiler.is_compiling():  # a comparison is fused with the rest; a scattered write is not
+        onehot = torch.arange(words, device=labels.device) == labels[:, None]
+        gradient = torch.where(onehot, gradient - (1 - smoothing), gradient)
+    else:
+        gradient[torch.arange(len(labels), device=labels.device), labels] -= 1 - smoothing
+    return losses.sum(), gradient.to(dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -87,6 +111,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         z_loss: float,
         accuracy: bool,
         grad_enabled: bool,
+        loss_and_gradient: Callable[..., tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, Tensor]:
         need_hidden, need_weight, need_bias = (grad_enabled and need for need in ctx.needs_input_grad[:3])
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -94,7 +119,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         # Summed in fp32 (fp64 for fp64 weights) whatever the weight's dtype: a frequent word gets many small terms.
         summed = torch.promote_types(weight.dtype, torch.float32)
-        grad_weight = torch.zeros_like(weight, dtype=summed) if need_weight else None
+        # (a single chunk has no sum to make: the product itself is rounded once).
+        several = len(hidden) > chunk
+        grad_weight = torch.zeros_like(weight, dtype=summed) if need_weight and several else None
         grad_bias = torch.zeros_like(bias, dtype=summed) if need_bias and bias is not None else None
         if hidden.dtype == torch.float64:
             total = total.double()
@@ -102,28 +129,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             part, target = hidden[start : start + chunk], labels[start : start + chunk]
             logits = F.linear(part, weight, bias)  # (n, V)
-            compute = logits.dtype
-            logits = logits.to(summed)
-            losses, log_z = _token_losses(logits, target, smoothing, z_loss)
-            total += losses.sum()
             if accuracy:
                 right += (logits.argmax(-1) == target).sum()
             if not (need_hidden or need_weight or need_bias):
+                total += token_losses(logits.to(summed), target, smoothing, z_loss)[0].sum()
                 continue
-            # d loss / d logits = (1 + 2 z log Z) softmax - (1 - s) onehot - s / V
-            grad = logits.sub_(log_z[:, None]).exp_()
-            if z_loss:
-                grad *= (1 + 2 * z_loss * log_z)[:, None]
-            if smoothing:
-                grad -= smoothing / grad.shape[-1]
-            grad[torch.arange(len(target), device=target.device), target] -= 1 - smoothing
+            loss, grad = loss_and_gradient(logits, target, smoothing, z_loss)
+            total += loss
             if grad_bias is not None:
-                grad_bias += grad.sum(0)
-            grad = grad.to(compute)
+                grad_bias += grad.sum(0, dtype=summed)
             if grad_hidden is not None:
-                grad_hidden[start : start + chunk] = grad @ weight.to(compute)
-            if grad_weight is not None:
-                grad_weight += grad.t() @ part.to(compute)
+                grad_hidden[start : start + chunk] = grad @ weight.to(grad.dtype)
+            if need_weight:
+                product = grad.t() @ part.to(grad.dtype)
+                grad_weight = product if grad_weight is None else grad_weight.add_(product)
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
         ctx.mark_non_differentiable(right)
@@ -133,11 +152,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         upstream = outputs[0]
+        # A factor of 1 costs a pass over a large matrix; asking a GPU for it would cost a wait.
+        whole = upstream.device.type == "cpu" and float(upstream) == 1.0
         scaled = (
-            None if grad is None else (grad * upstream).to(dtype)
+            None if grad is None else (grad if whole else grad * upstream).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
-        return *scaled, None, None, None, None, None, None
+        return *scaled, None, None, None, None, None, None, None
 
 
 def _by_recomputation(
@@ -145,7 +166,7 @@ def _by_recomputation(
 ) -> tuple[Tensor, Tensor]:
     def one(part: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         logits = lm_head(part).float()
-        losses, _ = _token_losses(logits, target, smoothing, z_loss)
+        losses, _ = token_losses(logits, target, smoothing, z_loss)
         right = (logits.argmax(-1) == target).sum() if accuracy else torch.zeros_like(target[:0]).sum()
         return losses.sum(), right
 

@@ -21,10 +21,13 @@ def adam_update(
     eps: float,
     decay: float,
     decoupled: bool,
+    scale: float = 1.0,
 ) -> None:
     """Adam's formula, in place, one tensor operation a line: the reference that the fused kernel is tested against."""
     beta1, beta2 = betas
     mean, square = state["mean"], state["square"]
+    if scale != 1.0:
+        gradient = gradient * scale
     if decoupled:
         # AdamW: w <- w - η λ w
         weight.mul_(1 - lr * decay)
@@ -52,6 +55,7 @@ def fused_adam_update(
     eps: float,
     decay: float,
     decoupled: bool,
+    scale: float = 1.0,
 ) -> None:
     """The same formula in one pass over memory, by torch's kernel; on a flat buffer one call serves all parameters."""
     kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
@@ -69,6 +73,8 @@ def fused_adam_update(
         eps=eps,
         amsgrad=False,
         maximize=False,
+        # The kernel divides by it.
+        grad_scale=None if scale == 1.0 else torch.tensor(1 / scale, device=weight.device),
     )
 
 
@@ -89,6 +95,7 @@ class Adam(Optimizer):
     """
 
     decoupled = False
+    scales_gradients = True
 
     def __init__(
         self,
@@ -121,6 +128,7 @@ class Adam(Optimizer):
             eps=group["eps"],
             decay=group["weight_decay"],
             decoupled=self.decoupled,
+            scale=group["gradient_scale"],
         )
 
 

@@ -88,8 +88,11 @@ class Optimizer(torch.optim.Optimizer):
         for parameter, state in zip(storage.parameters, states, strict=True):
             self.state[parameter] = state
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update of every parameter that has a gradient; returns the closure's loss, if a closure is given."""
+    def step(self, closure: Callable[[], Any] | None = None, *, scale: float = 1.0) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One update of every parameter that has a gradient; returns the closure's loss, if a closure is given.
+
+        `scale`: what the gradients are multiplied by first (clipping, the mean of a sum).
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -97,9 +100,18 @@ class Optimizer(torch.optim.Optimizer):
         with torch.no_grad():
             for storage, group in self._storages_and_groups():
                 storage.gather()
-                self._step_storage(storage, group)
+                self._step_storage(storage, group | self._scaled(storage, scale))
                 storage.publish()
         return loss
+
+    scales_gradients = False
+    """Whether `update` itself multiplies by `group["gradient_scale"]`, which saves a pass over memory."""
+
+    def _scaled(self, storage: Storage, scale: float) -> Group:
+        if not self.scales_gradients and scale != 1.0:
+            torch._foreach_mul_(storage.gradients(), scale)
+            scale = 1.0
+        return {"gradient_scale": scale}
 
     def _step_storage(self, storage: Storage, group: Group) -> None:
         names = [self._names[p] for p in storage.parameters]
