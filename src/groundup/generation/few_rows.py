@@ -22,6 +22,7 @@ from groundup.layers.masks import Causal
 from groundup.layers.norms import RMSNorm
 from groundup.replace import replace
 
+WIDEST_STEP = 64  # what the kernel takes at once of a row, with the widest vectors
 MOST_ROWS = 32  # from here on a general matrix product is as fast
 FEWEST_PARAMETERS = 20_000_000  # smaller models are faster than the kernel is compiled (2 s once)
 MOST_WIDENED = 0.01  # share of the parameters that may be copied to float32 (norms, biases)
@@ -102,7 +103,7 @@ def is_standard(block: nn.Module) -> bool:
         and attn.rope is not None
         and (attn.rope.dim, attn.rope.interleaved) == (attn.head_dim, False)
         and block.mlp.act is F.silu
-        and all(type(m) is nn.Linear and m.bias is None and m.in_features % 32 == 0 for m in linears)
+        and all(type(m) is nn.Linear and m.bias is None and m.in_features % WIDEST_STEP == 0 for m in linears)
         and len({m.weight.dtype for m in linears}) == 1
     )
 
@@ -149,7 +150,7 @@ class FewRowsLinear(nn.Module):
         super().__init__()
         self.weight: Tensor = linear.weight  # type: ignore[assignment]
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.float(), requires_grad=False)  # type: ignore[operator]
-        self.fits = self.weight.shape[1] % 32 == 0
+        self.fits = self.weight.shape[1] % WIDEST_STEP == 0
 
     def forward(self, x: Tensor) -> Tensor:
         n, k = self.weight.shape

@@ -17,7 +17,7 @@ from standin import Bytes
 
 pytest.importorskip("numba")
 
-LLAMA = {"vocab_size": 258, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+LLAMA = {"vocab_size": 258, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 LLAMA |= {"num_attention_heads": 4, "max_position_embeddings": 64}
 
 
@@ -40,7 +40,7 @@ def in_float32(model):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, 16, MOST_ROWS + 1])
-@pytest.mark.parametrize(("inputs", "outputs"), [(64, 1), (64, 13), (96, 48), (72, 10)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 1), (64, 13), (128, 48), (96, 10)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_linear(rows, inputs, outputs, dtype):
     torch.manual_seed(rows)
