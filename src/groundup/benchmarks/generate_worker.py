@@ -44,8 +44,9 @@ def transformers(folder: str, dtype: str, cache: str) -> Decode:
     if cache != "dynamic":
         options |= {"cache_implementation": "static"}
     if cache == "compiled":
-        compiling: dict[str, Any] = {"fullgraph": False, "mode": "default", "_compile_all_devices": True}
-        options |= {"compile_config": CompileConfig(**compiling)}
+        compiling: Any = CompileConfig(fullgraph=False, mode="default")
+        compiling._compile_all_devices = True  # transformers compiles on a CPU only when told so
+        options |= {"compile_config": compiling}
 
     def run(prompts: list[list[int]], new: int) -> list[list[int]]:
         ids = torch.tensor(prompts)

@@ -16,6 +16,7 @@ from groundup.models.configs.llama import LlamaConfig
 from groundup.tokenizers.registry import ByteBPEConfig
 from groundup.training.config import TrainingConfig
 from groundup.training.optimizers.config import AdamWConfig
+from groundup.training.precision import PrecisionConfig
 from groundup.training.schedules import Cosine
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ class Quickstart(Command):
                 batch_size=self.batch_size,
                 optimizer=AdamWConfig(lr=4e-3, betas=(0.9, 0.95), weight_decay=0.1),
                 schedule=Cosine(warmup_steps=min(30, self.steps // 4), minimum=0.05),
+                precision=PrecisionConfig(dtype="auto"),
                 evaluate_every=max(1, self.steps // 6),
                 sample_every=max(1, self.steps // 2),
                 checkpoint_every=max(1, self.steps // 2),

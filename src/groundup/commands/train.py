@@ -203,7 +203,7 @@ class Train(Command):
         from groundup.estimates.memory import training_memory
 
         rows = self.training.micro_batch_size or self.training.batch_size
-        precision = self.training.precision
+        precision = self.training.precision.resolved(model.device.type)
         memory = training_memory(
             model.config,
             batch=rows,

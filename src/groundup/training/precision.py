@@ -20,9 +20,12 @@ class PrecisionConfig(Config):
     `dtype` bf16 or fp16 with `weights` "copies": the model's parameters are kept in that dtype, and the optimizer holds
     fp32 masters (Micikevicius et al. 2018). With `weights` "autocast": parameters stay fp32 and torch rounds the
     inputs of each matrix product. fp16 also scales the loss; bf16 has fp32's range and needs no scaling.
+
+    `dtype` auto becomes bf16 with copies where the device multiplies bf16 in hardware (AVX512-bf16, AMX, NVIDIA from
+    Ampere on), else fp32: see `resolved`.
     """
 
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """Format of matrix products."""
     weights: Literal["copies", "autocast"] = "autocast"
     """Low-precision parameters with fp32 masters, or fp32 parameters under torch.autocast."""
@@ -31,10 +34,18 @@ class PrecisionConfig(Config):
     growth_interval: int = Field(default=2000, ge=1)
     """fp16: good steps in a row after which the scale doubles."""
 
+    def resolved(self, device_type: str = "cpu") -> "PrecisionConfig":
+        """This config with `auto` decided for a device."""
+        if self.dtype != "auto":
+            return self
+        dtype = "bf16" if multiplies_bf16(device_type) else "fp32"
+        return self.model_copy(update={"dtype": dtype, "weights": "copies"})
+
     def torch_dtype(self) -> "torch.dtype":
         """The torch dtype of `dtype`."""
         import torch
 
+        assert self.dtype != "auto", "see `resolved`"
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.dtype]
 
     def parameter_dtype(self) -> "torch.dtype":
@@ -56,6 +67,17 @@ class PrecisionConfig(Config):
         if self.dtype != "fp16":
             return LossScaler(scale=1.0, growth=1.0, backoff=1.0)
         return LossScaler(scale=self.initial_scale, growth_interval=self.growth_interval)
+
+
+def multiplies_bf16(device_type: str) -> bool:
+    """Whether the device has instructions for bf16 products; without them they are emulated, slower than fp32."""
+    import torch
+
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == "cpu":
+        return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return False
 
 
 class LossScaler:

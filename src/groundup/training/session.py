@@ -71,12 +71,13 @@ class Training:
         model_config = getattr(model, "config", None)
         self.feed = Feed(data, getattr(model_config, "vocab_size", None))
         self._check_batch_size()
-        model.to(config.precision.parameter_dtype())
+        self.precision = config.precision.resolved(self.device.type)
+        model.to(self.precision.parameter_dtype())
         self.workers.broadcast_(list(model_tensors(model).values()))
         self.optimizer = config.optimizer.build(model.named_parameters())
         self.ema = config.ema.build(self.optimizer.masters()) if config.ema else None
         self._step = Step(
-            model, model, objective, self.optimizer, config.precision, self.workers,
+            model, model, objective, self.optimizer, self.precision, self.workers,
             micro_batch_size=config.micro_batch_size, clip=config.clip, ema=self.ema,
         )  # fmt: skip
         self._callbacks = self._choose_callbacks(callbacks)
@@ -155,7 +156,7 @@ class Training:
         self._peak = self._flops_per_token = 0.0
         if self.workers.first and isinstance(shape, ModelConfig):
             self._flops_per_token = training_flops_per_token(shape, self._width)
-            peak = self.config.peak_flops or peak_flops(self.device.type, self.config.precision.dtype)
+            peak = self.config.peak_flops or peak_flops(self.device.type, self.precision.dtype)
             self._peak = peak * self.workers.size
 
     def _look_ahead(self) -> None:
@@ -262,7 +263,7 @@ class Training:
             "epoch": self.feed.epoch,
             "trained_share": result.trained / result.tokens if result.tokens else 0.0,
         }
-        if self.config.precision.dtype == "fp16":
+        if self.precision.dtype == "fp16":
             numbers["loss_scale"] = self._step.scaler.scale
         return numbers
 
