@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from groundup.base.config import one_of
 from groundup.base.console import say
 from groundup.base.errors import UsageError
 from groundup.commands.command import Command
+from groundup.commands.parse import merge
 from groundup.data.config import DataConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.tokenizers.registry import AnyTokenizer, ByteBPEConfig
 from groundup.training.config import TrainingConfig
 from groundup.training.objectives.config import LanguageModelingConfig, ObjectiveConfig
+from groundup.training.presets import CONTEXT, preset
 
 if TYPE_CHECKING:  # for a type checker the members of a union are their base
     from groundup.data.load import Data
@@ -35,6 +37,9 @@ AnyModel = Annotated[GPT2Config | LlamaConfig, Field(discriminator="model_type")
 class Train(Command):
     """Train a model: from nothing (`model`) or from a checkpoint (`init_from`), on `data`, towards `objective`."""
 
+    preset: str | None = None
+    """A published recipe to begin with: gpt3-125M to gpt3-175B, llama1-7B to llama1-65B. It gives model, context,
+    optimizer, schedule, batch and length; what else is given stands above it."""
     model: AnyModel = LlamaConfig(
         vocab_size=4096,
         hidden_size=256,
@@ -81,6 +86,16 @@ class Train(Command):
     """CPU threads; None takes all that this process may use."""
     dry_run: bool = False
     """Print the settings, the size, the memory and the first batch, and end."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_over_the_preset(cls, values: Any) -> Any:
+        """What was given, laid over the preset's settings."""
+        if not isinstance(values, Mapping) or not values.get("preset"):
+            return values
+        data = values.get("data")
+        context = data.get("context_length") if isinstance(data, Mapping) else getattr(data, "context_length", None)
+        return merge(preset(str(values["preset"]), int(context or CONTEXT)), values)
 
     def run(self) -> Any:
         """Train; the run's summary."""

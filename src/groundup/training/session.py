@@ -235,7 +235,7 @@ class Training:
 
     def set_rate(self) -> float:
         """Put the schedule's learning rate into the optimizer; the rate of the first group."""
-        self.config.schedule.apply(self.optimizer, self.step, self.total_steps)
+        self.config.schedule.apply(self.optimizer, self.step, self.total_steps, self.tokens)
         return self.optimizer.param_groups[0]["lr"]
 
     def update(self, batch: Batch) -> StepResult:
