@@ -16,6 +16,7 @@ from groundup.base.errors import CheckpointError, DataError, UsageError
 from groundup.training import presets, schedules
 from groundup.training.averaging import average_checkpoints
 from groundup.training.batch_ramp import BatchRamp
+from groundup.training.checkpoint import Checkpoints
 from groundup.training.clipping import clip_gradients
 from groundup.training.config import TrainingConfig
 from groundup.training.early_stopping import EarlyStopping, EarlyStoppingConfig
@@ -326,6 +327,21 @@ def test_checkpoint_average_of_folders_and_files(tmp_path):
     (tmp_path / "d.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     with pytest.raises(CheckpointError, match="not a whole"):
         average_checkpoints([tmp_path / "d.safetensors"])
+
+
+@pytest.mark.row("OPT-16", reference="hand calculation")
+def test_the_average_of_a_runs_checkpoints_is_of_the_model_alone(tmp_path):
+    saved = Checkpoints(tmp_path, keep=3)
+    for step, value in ((1, 1.0), (2, 2.0), (3, 6.0)):
+        weight = {"w": torch.full((2, 2), value)}
+        tensors = {"model": weight, "optimizer": {"w.exp_avg": torch.ones(2)}, "ema": {"w": torch.zeros(2, 2)}}
+        saved.save({**tensors, "ema": {**tensors["ema"], "updates": torch.tensor(step)}}, {"step": step})
+    mean = average_checkpoints(saved.complete())
+    assert mean.keys() == {"w"}
+    assert torch.equal(mean["w"], torch.full((2, 2), 3.0))
+    (saved.path(2) / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="step-000002"):
+        average_checkpoints(saved.complete())
 
 
 def test_ema_swap_restores_after_an_error():
