@@ -57,6 +57,7 @@ def test_what_a_command_raises_becomes_the_code(raised, code, said):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_torchrun_calls_a_finished_training_finished(tmp_path):
     """Several times, because the SIGABRT that this guards against came to about one run in five."""
     text = tmp_path / "text.txt"
