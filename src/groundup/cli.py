@@ -5,10 +5,13 @@
 Flags are laid over the YAML file, which is laid over the defaults. Only the verb that was asked for is imported.
 """
 
+import contextlib
 import importlib
 import json
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+import traceback
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from groundup import __version__
 from groundup.base.errors import GroundupError, UsageError, did_you_mean
@@ -50,7 +53,38 @@ VERBS: dict[str, tuple[str, str]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line; the return value is the exit code."""
+    """Run one command line; the return value is the exit code. One rank of several ends its process here."""
+    if argv is None and os.environ.get("WORLD_SIZE", "") not in ("", "1"):
+        _leave(_exit_code_of_rank())
+    return _main(argv)
+
+
+def _exit_code_of_rank() -> int:
+    try:
+        return _main(None)
+    except SystemExit as exit:  # a training that a signal stopped
+        if isinstance(exit.code, str):
+            print(exit.code, file=sys.stderr)
+        return exit.code if isinstance(exit.code, int) else 1 if exit.code else 0
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process at once.
+
+    gloo's threads may outlive the process group; if one still runs while the interpreter takes itself down, about one
+    process in five dies with SIGABRT ("terminate called without an active exception"), and torchrun calls a training
+    that is done failed. Everything is on the disk by now, so nothing is lost by leaving without that last step.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads
+            stream.flush()
+    os._exit(code)
+
+
+def _main(argv: list[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     share_the_processors()
     try:

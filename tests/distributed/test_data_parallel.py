@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit/training"))
 
+from toy import ToyLoader, toy_rows
+
 from groundup.training.run import Run
 from groundup.training.step import micro_batches
 
@@ -26,7 +28,7 @@ def free_port():
         return found.getsockname()[1]
 
 
-def rank_main(rank, size, port, training, kill_rank, result):
+def rank_main(rank, size, port, training, kill_rank, result, bad_rank=None):
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(size),
@@ -52,6 +54,10 @@ def rank_main(rank, size, port, training, kill_rank, result):
                 os.kill(os.getpid(), signal.SIGKILL)
             return batch
 
+        def loss(self, outputs, batch):
+            total, weight, metrics = super().loss(outputs, batch)
+            return total * (float("nan") if rank == bad_rank and self.calls == 4 else 1.0), weight, metrics
+
     model = ToyModel(seed=rank)  # different on each rank: the first one's is what counts
     try:
         fit(model, Dying(), ToyLoader(toy_rows(packed=True), 6), TrainingConfig.parse(training))
@@ -62,13 +68,13 @@ def rank_main(rank, size, port, training, kill_rank, result):
         save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, f"{result}.safetensors")
 
 
-def launch(size, training, folder, kill_rank=None):
+def launch(size, training, folder, kill_rank=None, bad_rank=None):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["train_toy", "groundup.training.loop", "torch._dynamo"])
     port = free_port()
     results = [str(folder / f"result-{rank}") for rank in range(size)]
     processes = [
-        context.Process(target=rank_main, args=(rank, size, port, training, kill_rank, results[rank]))
+        context.Process(target=rank_main, args=(rank, size, port, training, kill_rank, results[rank], bad_rank))
         for rank in range(size)
     ]
     for process in processes:
@@ -113,6 +119,18 @@ def test_a_rank_that_dies_ends_the_others(tmp_path):
     assert codes == [1, -signal.SIGKILL]
     assert "rank 0 of 2 lost contact" in Path(results[0]).read_text()
     assert time.monotonic() - begin < 60
+
+
+@pytest.mark.row("OPT-15", reference="property")
+def test_a_bad_step_names_the_documents_of_every_rank(tmp_path):
+    """The NaN comes from rank 1, whose documents the first rank, which writes, does not hold."""
+    assert launch(2, {**SETTINGS, "out_dir": str(tmp_path / "run")}, tmp_path, bad_rank=1)[0] == [0, 0]
+    (skipped,) = Run(tmp_path / "run").metrics("skip")
+    assert skipped["step"] == 4
+    loader = ToyLoader(toy_rows(packed=True), 6)
+    batches = [next(loader)["sources"] for _ in range(4)]
+    assert sorted(skipped["sources"]) == sorted(set(batches[3]))
+    assert len(skipped["sources"]) == 6
 
 
 def test_shares_cover_the_batch_and_keep_groups_together():

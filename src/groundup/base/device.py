@@ -27,6 +27,9 @@ class Memory:
 def choose_device(name: "str | torch.device" = "auto") -> "torch.device":
     """The device for "auto" (CUDA, else Apple's MPS, else CPU), "cpu", "cuda", "cuda:1" or "mps".
 
+    Under torchrun a CUDA device without a number is this rank's own, cuda:LOCAL_RANK, which also becomes the current
+    one.
+
     Raises:
         UsageError: an unknown name, or a device that this machine or this torch does not have.
     """
@@ -34,7 +37,7 @@ def choose_device(name: "str | torch.device" = "auto") -> "torch.device":
 
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if str(name) == "auto":
-        return torch.device(next(kind for kind, here in present.items() if here))
+        return _own(torch.device(next(kind for kind, here in present.items() if here)))
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -44,9 +47,27 @@ def choose_device(name: "str | torch.device" = "auto") -> "torch.device":
     if not present.get(device.type, device.type == "meta"):
         here = ", ".join(kind for kind, here in present.items() if here)
         raise UsageError(f"no {device.type} device is usable here (torch {torch.__version__} sees: {here}): use `auto`")
+    device = _own(device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"there is no {device}: this machine has {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def _own(device: "torch.device") -> "torch.device":
+    """cuda:LOCAL_RANK for a CUDA device without a number in a process that torchrun started; else as given."""
+    import torch
+
+    rank = os.environ.get("LOCAL_RANK", "")
+    if device.type != "cuda" or device.index is not None or not rank.isdecimal():
+        return device
+    if int(rank) >= torch.cuda.device_count():
+        raise UsageError(
+            f"local rank {rank} has no CUDA device: this machine has {torch.cuda.device_count()}, so start at most so "
+            "many processes here (torchrun --nproc-per-node), or use --device cpu"
+        )
+    own = torch.device("cuda", int(rank))
+    torch.cuda.set_device(own)
+    return own
 
 
 def choose_dtype(name: "str | torch.dtype" = "auto", device: "str | torch.device" = "auto") -> "torch.dtype":

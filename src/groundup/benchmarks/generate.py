@@ -36,6 +36,7 @@ class Work:
         seed: of weights and prompts.
         threads: of each worker; None for all there are.
         clock: "wall", or "processor": the time that a process computed, for one thread on a machine that others use.
+        device: where all of them compute.
     """
 
     config: LlamaConfig
@@ -44,6 +45,7 @@ class Work:
     seed: int = 0
     threads: int | None = None
     clock: Clock = "wall"
+    device: str = "cpu"
 
     def prompts(self, rows: int) -> list[list[int]]:
         """Random ids."""
@@ -68,7 +70,11 @@ def measure(work: Work, rows: Sequence[int], rounds: int, compiled: bool = True)
             check_ids(workers, work, count)
             cases = {name: functools.partial(tokens_per_second, workers[name], work, count) for name in names}
             cases["bandwidth"] = functools.partial(workers[OURS[0]].ask)
-            found += comparisons(work, count, in_turn(cases, rounds, warmup=1))
+            measured = in_turn(cases, rounds, warmup=1)
+            memory = {name: worker.ask(memory=True) for name, worker in workers.items()}
+            found += [
+                replace(one, more={**one.more, "peak_memory": memory}) for one in comparisons(work, count, measured)
+            ]
         return found
 
 
@@ -81,7 +87,9 @@ def peer_variants(compiled: bool) -> list[str]:
 def start(name: str, folder: str, work: Work) -> Worker:
     """The worker of a variant."""
     kind, *variant = name.split()
-    return Worker("groundup.benchmarks.generate_worker", kind, folder, str(work.threads or 0), work.clock, *variant)
+    return Worker(
+        "groundup.benchmarks.generate_worker", kind, folder, str(work.threads or 0), work.clock, work.device, *variant
+    )
 
 
 def write_folder(work: Work, folder: str) -> None:
@@ -99,8 +107,9 @@ def write_folder(work: Work, folder: str) -> None:
 
 
 def check_ids(workers: dict[str, Worker], work: Work, rows: int) -> None:
-    """All that compute in float32 must give the same ids; ours with bfloat16 weights does."""
-    exact = [name for name in workers if name.startswith("ours") or " float32" in name]
+    """All that compute in float32 must give the same ids; ours with bfloat16 weights does on a CPU."""
+    ours = "ours" if work.device == "cpu" else "ours float32"
+    exact = [name for name in workers if name.startswith(ours) or " float32" in name]
     ids = {name: worker.ask(prompts=work.prompts(rows), new=work.new)["ids"] for name, worker in workers.items()}
     for name in exact:
         if ids[name] != ids[exact[0]]:

@@ -39,6 +39,7 @@ class Settings:
     bf16: bool | None = None
     variants: Sequence[str] = ()
     clock: str = "wall"
+    device: str = "cpu"
 
 
 class Trainee:
@@ -54,6 +55,7 @@ class Trainee:
             "threads": settings.threads,
             "nanogpt": nanogpt,
             "clock": settings.clock,
+            "device": settings.device,
         }
         words = [sys.executable, "-m", "groundup.benchmarks.train_worker", json.dumps(spec)]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -93,18 +95,19 @@ def measure(settings: Settings) -> list[Comparison]:
     for name in settings.cases:
         if name not in CASES:
             raise UsageError(f"no configuration `{name}`.{did_you_mean(name, CASES)} One of: {', '.join(CASES)}")
-    bf16 = fast_bf16() if settings.bf16 is None else settings.bf16
+    bf16 = fast_bf16(settings.device) if settings.bf16 is None else settings.bf16
     return [found for name in settings.cases for found in measure_case(CASES[name], settings, bf16)]
 
 
-def fast_bf16() -> bool:
+def fast_bf16(device: str = "cpu") -> bool:
     """Whether bf16 products are faster than fp32 products here; says so when they are not."""
     from groundup.base.peak import gemm_flops
 
-    single, half = gemm_flops(), gemm_flops(dtype="bfloat16", size=256)
+    size = 256 if device == "cpu" else 4096  # small where bf16 may be emulated, large enough to fill a GPU
+    single, half = gemm_flops(device), gemm_flops(device, dtype="bfloat16", size=size)
     if half > single:
         return True
-    say(f"bf16 is left out: {half / 1e9:.0f} GFLOP/s against {single / 1e9:.0f} in fp32, this processor emulates it")
+    say(f"bf16 is left out: {half / 1e9:.0f} GFLOP/s against {single / 1e9:.0f} in fp32, this device emulates it")
     return False
 
 
@@ -170,6 +173,8 @@ def against(
         "gflops": {one.name: statistics.median(measured[one.name]) * operations(case) / 1e9 for one in working},
         "share_of_peak": {one.name: share_of_peak(case, one) for one in working},
         "losses": dict(losses),
+        "peak_memory": {one.name: most_memory(one) for one in working},
+        "device": working[0].results[-1]["device"],
     }
     found = compare(
         case.title, who, measured[best.name], theirs, "tokens/s", higher_is_better=True, more=details,
@@ -190,6 +195,11 @@ def share_of_peak(case: Case, trainee: Trainee) -> float:
     return statistics.median(one["tokens_per_second"] * operations(case) / one["peak"] for one in trainee.results)
 
 
+def most_memory(trainee: Trainee) -> int:
+    """The most bytes it has held: on a CPU the process, on another device its tensors."""
+    return max(one["memory"] for one in trainee.results)
+
+
 def report(
     case: Case,
     trainees: Sequence[Trainee],
@@ -207,7 +217,8 @@ def report(
             f"{rate:,.0f}",
             f"{rate * operations(case) / 1e9:.0f}",
             f"{100 * share_of_peak(case, one):.0f}%",
+            f"{most_memory(one) / 1e6:,.0f} MB",
         ]
         row.append("  ".join(f"{loss:.4f}" for loss in losses.get(one.name, [])))
         rows.append(row)
-    say(table(rows, ["trainer", "tokens/s", "GFLOP/s", "of GEMM peak", "losses"]))
+    say(table(rows, ["trainer", "tokens/s", "GFLOP/s", "of GEMM peak", "peak memory", "losses"]))

@@ -1,6 +1,6 @@
 """The process of one trainer: it waits for a line of JSON, does what it says, and answers with a line of JSON.
 
-    {"time": seconds}                  updates for so long    {"tokens_per_second", "peak", "loss"}
+    {"time": seconds}                  updates for so long    {"tokens_per_second", "peak", "loss", "memory", "device"}
     {"losses": updates, "seed": s}     a fresh model          {"loss": mean of the last ten updates' losses}
 
 Every trainer has a process of its own, so that memory, compiled code and allocator settings of one do not touch
@@ -48,6 +48,7 @@ class Worker:
         from groundup.benchmarks.train_cases import CASES
 
         self.spec, self.case = spec, CASES[spec["case"]]
+        self.device = spec.get("device", "cpu")
         self.trainer: Any = None
 
     def make(self, seed: int) -> Any:
@@ -55,7 +56,7 @@ class Worker:
         from groundup.benchmarks.trainers import make_trainer
 
         nanogpt = Path(self.spec["nanogpt"]) if self.spec["nanogpt"] else None
-        return make_trainer(self.case, self.spec["who"], self.spec["variant"], seed, nanogpt)
+        return make_trainer(self.case, self.spec["who"], self.spec["variant"], seed, nanogpt, self.device)
 
     def answer(self, order: dict[str, Any]) -> dict[str, Any]:
         """Do what the parent asks for."""
@@ -69,8 +70,8 @@ class Worker:
 
         if self.trainer is None:
             self.trainer, self.tokens = self.make(seed=0), Tokens(self.case, seed=0)
-        clock = CLOCKS[self.spec["clock"]]
-        peak = gemm_peak("bfloat16" if "bf16" in self.spec["variant"] else "float32", clock)
+        clock = self.clock
+        peak = gemm_peak("bfloat16" if "bf16" in self.spec["variant"] else "float32", clock, self.device)
         times: list[float] = []
         loss = 0.0
         while not times or sum(times) < seconds:
@@ -78,7 +79,21 @@ class Worker:
             begin = clock()
             loss = self.trainer.update(batch)
             times.append(clock() - begin)
-        return {"tokens_per_second": self.case.tokens / statistics.median(times), "peak": peak, "loss": loss}
+        speed = self.case.tokens / statistics.median(times)
+        return {"tokens_per_second": speed, "peak": peak, "loss": loss, **self.memory()}
+
+    def clock(self) -> float:
+        """The time, once the device has done what it was asked."""
+        from groundup.base.device import synchronize
+
+        synchronize(self.device)
+        return CLOCKS[self.spec["clock"]]()
+
+    def memory(self) -> dict[str, Any]:
+        """The most bytes held so far, and the device's name."""
+        from groundup.base.device import memory
+
+        return {"memory": memory(self.device).peak, "device": device_name(self.device)}
 
     def losses(self, updates: int, seed: int) -> dict[str, Any]:
         """Train a fresh model and give the mean loss of the last updates."""
@@ -91,11 +106,19 @@ class Worker:
         return {"loss": sum(last) / len(last)}
 
 
-def gemm_peak(dtype: str, clock: Callable[[], float], size: int = 1024, repeats: int = 8) -> float:
+def device_name(device: str) -> str:
+    """`cpu`, or the name of the GPU."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
+
+
+def gemm_peak(dtype: str, clock: Callable[[], float], device: str = "cpu", repeats: int = 8) -> float:
     """FLOP/s of the fastest of some products of square matrices."""
     import torch
 
-    a = torch.randn(size, size).to(getattr(torch, dtype))
+    size = 1024 if device == "cpu" else 8192  # large enough to fill a GPU
+    a = torch.randn(size, size, device=device).to(getattr(torch, dtype))
     out, best = torch.mm(a, a), float("inf")
     for _ in range(repeats):
         begin = clock()

@@ -32,7 +32,9 @@ class Trainer(Protocol):
         ...
 
 
-def make_trainer(case: Case, who: str, variant: str, seed: int, nanogpt: Path | None = None) -> Trainer:
+def make_trainer(
+    case: Case, who: str, variant: str, seed: int, nanogpt: Path | None = None, device: str = "cpu"
+) -> Trainer:
     """The trainer of `who` (groundup, transformers, nanogpt) in a variant such as `fp32` or `bf16+compile`.
 
     All begin with the same weights.
@@ -41,15 +43,15 @@ def make_trainer(case: Case, who: str, variant: str, seed: int, nanogpt: Path | 
     model = build_model(case.config())
     words = variant.split("+")
     if who == "groundup":
-        return Ours(model, words)
+        return Ours(model, words, device)
     peer = transformers_model(model) if who == "transformers" else nanogpt_model(model, case, nanogpt)
-    return Plain(peer, words)
+    return Plain(peer, words, device)
 
 
 class Ours:
     """The package's training step."""
 
-    def __init__(self, model: CausalLM, words: list[str]):
+    def __init__(self, model: CausalLM, words: list[str], device: str = "cpu"):
         from groundup.training.compilation import compiled
         from groundup.training.distributed import Workers
         from groundup.training.kernels.install import accelerated
@@ -61,13 +63,13 @@ class Ours:
         precision = PrecisionConfig(
             dtype="bf16" if "bf16" in words else "fp32", weights="copies" if "copies" in words else "autocast"
         )
-        model.to(precision.parameter_dtype())
+        model.to(device, precision.parameter_dtype())
         optimizer = AdamWConfig(lr=RATE, betas=BETAS, weight_decay=DECAY).build(model.named_parameters())
         forward, plain = compiled(model, "compile" in words), "plain" in words
-        device = torch.device("cpu")
-        self.step = Step(forward, model, LanguageModeling(), optimizer, precision, Workers(device), clip=CLIP)
+        workers = Workers(torch.device(device))
+        self.step = Step(forward, model, LanguageModeling(), optimizer, precision, workers, clip=CLIP)
         model.train()
-        self.kernels = accelerated(model, not plain, compiled=forward is not model)
+        self.kernels = accelerated(model, not plain and device == "cpu", compiled=forward is not model)
         self.kernels.__enter__()
 
     def update(self, batch: dict[str, Tensor]) -> float:
@@ -78,8 +80,8 @@ class Ours:
 class Plain:
     """A loop as one would write it: forward, cross-entropy, backward, clip, fused AdamW."""
 
-    def __init__(self, model: nn.Module, words: list[str]):
-        self.model, self.bf16 = model.train(), "bf16" in words
+    def __init__(self, model: nn.Module, words: list[str], device: str = "cpu"):
+        self.model, self.bf16, self.device = model.to(device).train(), "bf16" in words, torch.device(device)
         matrices = [p for p in model.parameters() if p.ndim >= 2]
         vectors = [p for p in model.parameters() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": DECAY}, {"params": vectors, "weight_decay": 0.0}]
@@ -94,9 +96,9 @@ class Plain:
 
     def update(self, batch: dict[str, Tensor]) -> float:
         """One update; the loss before it."""
-        autocast = torch.autocast("cpu", torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        autocast = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
         with autocast:
-            loss = self.loss(batch["ids"], batch["labels"])
+            loss = self.loss(batch["ids"].to(self.device), batch["labels"].to(self.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
         self.optimizer.step()

@@ -84,8 +84,13 @@ class BenchGenerate(Bench):
     clock: Literal["wall", "processor"] = "wall"
     """"processor" counts the time spent computing: for one thread, on a machine that other work shares."""
 
+    device: str = "cpu"
+    """Where all compute: cpu, cuda, cuda:1, mps, or auto."""
+
     @model_validator(mode="after")
     def _one_thread_on_the_processors_clock(self) -> Self:
+        if self.clock == "processor" and self.device != "cpu":
+            raise ValueError("clock=processor does not see the time of a GPU: use it with device=cpu")
         if self.clock == "processor" and self.threads != 1:
             raise ValueError("clock=processor adds up the time of all threads: use it with threads=1")
         return self
@@ -103,11 +108,21 @@ class BenchGenerate(Bench):
             num_attention_heads=self.width // 64,
             max_position_embeddings=self.prompt + self.new,
         )
-        work = Work(config, self.prompt, self.new, self.seed, self.threads, self.clock)
+        device = device_of(self.device)
+        work = Work(config, self.prompt, self.new, self.seed, self.threads, self.clock, device)
         found = measure(work, self.rows, self.rounds, self.compiled)
         for one in found:
             say(f"{one.case}: {memory_use(one)}")
+            held = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in one.more["peak_memory"].items())
+            say(f"   peak memory: {held}")
         return found
+
+
+def device_of(name: str) -> str:
+    """The device in the spelling of torch; `UsageError` where there is none."""
+    from groundup.base.device import choose_device
+
+    return str(choose_device(name))
 
 
 def memory_use(one: "Comparison") -> str:
@@ -130,6 +145,8 @@ class BenchTrain(Bench):
     clock: Literal["wall", "processor"] = "wall"
     """What seconds are: those of the wall, or those that the processor gave to the process, which other work on the
     machine changes less; then with one thread."""
+    device: str = "cpu"
+    """Where all compute: cpu, cuda, cuda:1, mps, or auto. The kernels of `training.kernels` are for CPUs alone."""
     nanogpt: Path | None = None
     """A folder with nanoGPT's model.py, which is imported from there and trained too."""
     losses: int = Field(default=0, ge=0)
@@ -143,6 +160,12 @@ class BenchTrain(Bench):
     variants: list[str] = []
     """Only these, of all (`fp32`, `bf16+compile`); `fp32+plain` is ours without its kernels and allocator setting."""
 
+    @model_validator(mode="after")
+    def _the_processors_clock_is_for_processors(self) -> Self:
+        if self.clock == "processor" and self.device != "cpu":
+            raise ValueError("clock=processor does not see the time of a GPU: use it with device=cpu")
+        return self
+
     def measure(self) -> "Sequence[Comparison]":
         """Everybody in turn, each in a process of its own."""
         from groundup.benchmarks.train import Settings, measure
@@ -153,6 +176,7 @@ class BenchTrain(Bench):
             seconds=self.seconds,
             threads=1 if self.clock == "processor" else self.threads,
             clock=self.clock,
+            device=device_of(self.device),
             nanogpt=self.nanogpt,
             losses=self.losses,
             seeds=self.seeds,

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import CliPositionalArg
 
 from groundup.base.console import say, warn
@@ -58,6 +58,8 @@ class ExportHF(Command):
     """Largest file of weights: 5GB, 200MB, 10KB."""
     tokenizer: Path | None = None
     """Take the tokenizer from this folder or tokenizer.json, not from beside the model."""
+    average: int | None = Field(default=None, ge=2)
+    """Of a run: write the mean of its last so many checkpoints' weights (training.keep says how many there are)."""
     overwrite: bool = False
     """Replace the model folder that is there already."""
     self_test: bool = True
@@ -72,6 +74,7 @@ class ExportHF(Command):
 
         say(f"loading {source}")
         model, tokenizer = load_model(source, dtype=self.dtype), self._tokenizer(source)
+        averaged = put_average(model, self.source, self.average) if self.average else []
         check_vocabulary(model.config.vocab_size, tokenizer)
         before = fingerprint(model, tokenizer)
         parameters, dtype = model.num_parameters(), str(model.dtype).removeprefix("torch.")
@@ -92,6 +95,7 @@ class ExportHF(Command):
             "source": str(source),
             "folder": str(target),
             "files": files,
+            "averaged": averaged,
             "parameters": parameters,
             "dtype": dtype,
             "tokenizer": tokenizer is not None,
@@ -114,6 +118,30 @@ def model_of(source: str) -> str:
     if not (path / "final" / "config.json").is_file():
         raise UsageError(f"{path} is a run that has no final model yet: let it end, or resume it")
     return str(path / "final")
+
+
+def put_average(model: Any, source: str, count: int) -> list[str]:
+    """Give `model`, the run's final one, the mean weights of the run's last `count` checkpoints; their names.
+
+    Raises:
+        UsageError: `source` is no run folder, or holds fewer checkpoints.
+    """
+    from groundup.training.averaging import average_checkpoints
+    from groundup.training.checkpoint import Checkpoints, load_model_tensors
+
+    run = Path(source).expanduser()
+    if not (run / "checkpoints").is_dir():
+        raise UsageError(f"{source} is not a run folder with checkpoints: --average takes those of a run")
+    found = Checkpoints(run / "checkpoints").complete()
+    if len(found) < count:
+        raise UsageError(
+            f"{run} holds {len(found)} checkpoints, not {count}: ask for fewer, or train with a larger training.keep"
+        )
+    names = [path.name for path in found[-count:]]
+    say(f"averaging {', '.join(names)}")
+    mean = {name: tensor.to(model.dtype) for name, tensor in average_checkpoints(found[-count:]).items()}
+    load_model_tensors(model, mean, run / "checkpoints")
+    return names
 
 
 def check_target(target: Path, source: str, overwrite: bool) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -71,8 +71,14 @@ class Quickstart(Command):
     """Of everything random."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    """Number format of training (training.precision.dtype)."""
+    resume: str | None = None
+    """auto (go on with the run in out_dir, if there is one), none, or a path (training.resume)."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; None takes all that this process may use."""
+    dry_run: bool = False
+    """Read the text, train the tokenizer, print the settings, the size, the memory and the first batch, and end."""
 
     def run(self) -> dict[str, Any]:
         """Do all seven steps; the measures and where everything is."""
@@ -94,6 +100,9 @@ class Quickstart(Command):
         announce(2, "Tokenizer", "The model reads numbered pieces of text. Frequent pieces get a number of their own.")
         tokenizer = recipe.tokenizer.train(iter(texts.train))
         show_tokenizer(tokenizer, texts.a_held_out_one())
+
+        if self.dry_run:
+            return recipe.describe(recipe.make_model(tokenizer, device), tokenizer, recipe.load_data(tokenizer))
 
         announce(3, "Baselines", "What simple counting reaches on text it has not seen: the model has to beat it.")
         five_gram = fit_five_gram(texts)
@@ -163,7 +172,9 @@ class Quickstart(Command):
             evaluate_batches=8,
             prompts=list(PROMPTS if stories else ("",)),
             sample_tokens=80,
-        )
+            dtype=self.dtype,
+            resume=self.resume,
+        ).resolved()
 
     def texts(self, recipe: Train) -> Texts:
         """Training texts, and held-out ones: for the stories, from worlds that no training story knows."""
@@ -237,17 +248,15 @@ class Quickstart(Command):
         answers: list[tuple[str, float]],
         following: list[dict[str, str]],
     ) -> None:
-        """results.json: what the report shows beside the curves."""
+        """results.json: what the report shows beside the curves; its command is the one that env.json keeps."""
         from groundup.base.files import write_atomic
 
-        command = f"groundup quickstart --data {self.data} --steps {self.steps} --seed {self.seed}"
         tables = [
             {
                 "title": "Bits per byte of held-out text",
                 "header": ["", *columns],
                 "rows": [[name, *(f"{value:.3f}" for value in values)] for name, values in rows],
                 "note": "Lower is better. gzip and xz compress the held-out text as one file behind training text.",
-                "command": command,
             }
         ]
         if answers:
@@ -257,14 +266,12 @@ class Quickstart(Command):
                     "header": ["", "answered correctly"],
                     "rows": [[name, f"{value:.1%}"] for name, value in answers],
                     "note": "Four choices: guessing gives 25 %.",
-                    "command": command,
                 }
             )
         last = {name: values[-1] for name, values in rows}
         results = {
             "title": "Quickstart",
             "lead": f"A model trained from nothing on {self.data}, and how it compares with counting.",
-            "command": command,
             "facts": [
                 {"label": "bits per byte", "value": f"{last['this model']:.3f}", "note": columns[-1]},
                 {"label": "5-gram model", "value": f"{last['Kneser-Ney 5-gram']:.3f}", "note": "on the same text"},

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from groundup.base.config import one_of
 from groundup.base.console import say
 from groundup.base.errors import UsageError
 from groundup.commands.command import Command
+from groundup.commands.parse import merge
 from groundup.data.config import DataConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.tokenizers.registry import AnyTokenizer, ByteBPEConfig
 from groundup.training.config import TrainingConfig
 from groundup.training.objectives.config import LanguageModelingConfig, ObjectiveConfig
+from groundup.training.presets import CONTEXT, preset
 
 if TYPE_CHECKING:  # for a type checker the members of a union are their base
     from groundup.data.load import Data
+    from groundup.estimates.memory import TrainingMemory
     from groundup.tokenizers.registry import TokenizerConfig as TokenizerChoice
     from groundup.tokenizers.tokenizer import Tokenizer
     from groundup.training.callbacks.callback import Callback
@@ -35,6 +38,9 @@ AnyModel = Annotated[GPT2Config | LlamaConfig, Field(discriminator="model_type")
 class Train(Command):
     """Train a model: from nothing (`model`) or from a checkpoint (`init_from`), on `data`, towards `objective`."""
 
+    preset: str | None = None
+    """A published recipe to begin with: gpt3-125M to gpt3-175B, llama1-7B to llama1-65B. It gives model, context,
+    optimizer, schedule, batch and length; what else is given stands above it."""
     model: AnyModel = LlamaConfig(
         vocab_size=4096,
         hidden_size=256,
@@ -81,6 +87,16 @@ class Train(Command):
     """CPU threads; None takes all that this process may use."""
     dry_run: bool = False
     """Print the settings, the size, the memory and the first batch, and end."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_over_the_preset(cls, values: Any) -> Any:
+        """What was given, laid over the preset's settings."""
+        if not isinstance(values, Mapping) or not values.get("preset"):
+            return values
+        data = values.get("data")
+        context = data.get("context_length") if isinstance(data, Mapping) else getattr(data, "context_length", None)
+        return merge(preset(str(values["preset"]), int(context or CONTEXT)), values)
 
     def run(self) -> Any:
         """Train; the run's summary."""
@@ -200,23 +216,12 @@ class Train(Command):
 
     def describe(self, model: Any, tokenizer: Tokenizer, data: Data) -> dict[str, Any]:
         """Print the resolved settings, parameters, memory estimate and the first batch as text."""
-        from groundup.estimates.memory import training_memory
-
-        rows = self.training.micro_batch_size or self.training.batch_size
-        precision = self.training.precision.resolved(model.device.type)
-        memory = training_memory(
-            model.config,
-            batch=rows,
-            seq_len=self.data.context_length,
-            dtype=precision.dtype if precision.weights == "copies" else "fp32",
-            optimizer=self.training.optimizer.kind,  # type: ignore[attr-defined]
-            recompute="full" if self.training.activation_checkpointing else "none",
-        )
+        memory = self.memory(model)
         batch = next(data.loader(self.training.batch_size))
         texts = [tokenizer.decode(ids) for ids in batch["ids"][:4].tolist()]
         say(self.to_yaml())
         say(f"parameters: {model.num_parameters():,}")
-        say(f"memory, about: {memory.total / 1e6:,.0f} MB with {rows} rows at a time")
+        say(self._told_memory(memory))
         for number, text in enumerate(texts):
             say(f"row {number}: {text!r}")
         return {
@@ -225,6 +230,28 @@ class Train(Command):
             "memory_bytes": memory.total,
             "first_batch": texts,
         }
+
+    def memory(self, model: Any) -> TrainingMemory:
+        """The estimate of one rank's memory: weights, gradients, optimizer, moving average, activations."""
+        from groundup.estimates.memory import training_memory
+
+        training, precision = self.training, self.training.precision.resolved(model.device.type)
+        return training_memory(
+            model.config,
+            batch=self._rows_at_a_time(),
+            seq_len=self.data.context_length,
+            dtype=precision.dtype if precision.weights == "copies" else "fp32",
+            optimizer=state_of(training.optimizer),
+            recompute="full" if training.activation_checkpointing else "none",
+            average=training.ema is not None,
+        )
+
+    def _rows_at_a_time(self) -> int:
+        share = -(-self.training.batch_size // _environment("WORLD_SIZE", 1))
+        return min(self.training.micro_batch_size or share, share)
+
+    def _told_memory(self, memory: TrainingMemory) -> str:
+        return f"memory, about: {memory.total / 1e6:,.0f} MB with {self._rows_at_a_time()} rows at a time"
 
     def fit(self, model: Any, tokenizer: Tokenizer, data: Data) -> dict[str, Any]:
         """The loop with evaluation, samples and the final folder; the run's summary."""
@@ -235,6 +262,7 @@ class Train(Command):
             self.training.batch_size, rank=_environment("RANK", 0), world_size=_environment("WORLD_SIZE", 1)
         )
         say(f"training {model.num_parameters():,} parameters on {told(data)}")
+        say(self._told_memory(self.memory(model)))
         run = fit(
             model,
             objective,
@@ -265,6 +293,13 @@ class Train(Command):
         if self.tensorboard:
             callbacks.append(TensorBoard())
         return [*callbacks, SaveFinal(), Report(lambda run: write_report(run.path))]
+
+
+def state_of(optimizer: Any) -> str:
+    """What the memory estimate calls an optimizer: momentum is state, and plain SGD keeps none."""
+    with_momentum = optimizer.kind == "sgd" and optimizer.momentum > 0
+    with_momentum |= optimizer.kind == "adafactor" and optimizer.beta1 is not None
+    return f"{optimizer.kind}-momentum" if with_momentum else optimizer.kind
 
 
 def told(data: Data) -> str:

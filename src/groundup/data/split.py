@@ -20,8 +20,8 @@ class Split(Config):
 
     method: Literal["auto", "documents", "tail"] = "auto"
     """documents: each document goes to one part by a hash of its text, so equal texts never stand in two parts. tail:
-    the end of
-    each document is held out. auto: tail for a single document, else documents."""
+    the end of each document is held out. auto: documents, but tail for a single document and for so few that a wanted
+    part would get none."""
     validation: float = 0.1
     """Share of the data for validation."""
     test: float = 0.0
@@ -44,15 +44,18 @@ class Split(Config):
 def split_documents(documents: Iterable[Document], split: Split) -> Iterator[tuple[Part, Document, bool]]:
     """(part, document, whether an end-of-text token follows it), in the order of `documents`.
 
-    The part is a function of the text and the seed alone: adding or reordering documents moves none. A document
-    with `meta["split"]` goes where it says. The pieces of a single cut document are not ended: the text goes on.
+    The part is a function of the text and the seed alone: adding or reordering documents moves none (with `auto`, once
+    there are enough for every part). A document with `meta["split"]` goes where it says. The pieces of a single cut
+    document are not ended: the text goes on.
     """
     pending = iter(documents)
     head = list(itertools.islice(pending, 2))
     single = len(head) < 2
     tail = split.method == "tail" or (split.method == "auto" and single)
+    if split.method == "auto" and not single:
+        tail = not _every_part_gets_one(head, pending, split)
     for document in itertools.chain(head, pending):
-        assigned: Part | None = next((part for part in PARTS if document.meta.get("split") == part), None)
+        assigned = assigned_part(document)
         if assigned:
             yield assigned, document, True
         elif tail and split.train < 1:
@@ -60,6 +63,23 @@ def split_documents(documents: Iterable[Document], split: Split) -> Iterator[tup
                 yield part, piece, not single
         else:
             yield part_of(document.text, split), document, not (tail and single)
+
+
+def _every_part_gets_one(head: list[Document], pending: Iterator[Document], split: Split) -> bool:
+    """Whether whole documents fill every wanted part; those that were read to find out are added to `head`."""
+    shares = zip(PARTS, (split.train, split.validation, split.test), strict=True)
+    empty = {part for part, share in shares if share > 0}
+    for document in head:
+        empty.discard(assigned_part(document) or part_of(document.text, split))
+    while empty and (document := next(pending, None)) is not None:
+        head.append(document)
+        empty.discard(assigned_part(document) or part_of(document.text, split))
+    return not empty
+
+
+def assigned_part(document: Document) -> Part | None:
+    """Where the document itself says it belongs, if it does."""
+    return next((part for part in PARTS if document.meta.get("split") == part), None)
 
 
 def part_of(text: str, split: Split) -> Part:

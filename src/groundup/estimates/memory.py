@@ -20,6 +20,7 @@ class TrainingMemory:
     masters: int
     optimizer: int
     activations: int
+    average: int = 0
 
     @property
     def total(self) -> int:
@@ -41,11 +42,12 @@ def training_memory(
     optimizer: str = "adamw",
     gradient_dtype: str | None = None,
     recompute: str = "none",
+    average: bool = False,
 ) -> TrainingMemory:
     """Memory of a training step with weights and activations in `dtype`; below fp32 with fp32 masters.
 
     Gradients are kept in `gradient_dtype` (default: as the weights). `recompute`: "none", "selective" (attention scores
-    again) or "full" (each block again from its input).
+    again) or "full" (each block again from its input). `average`: an fp32 moving average of the weights is kept too.
     """
     s = config if isinstance(config, Shape) else Shape.of(config)
     n, size = count_parameters(s), BYTES[dtype]
@@ -55,6 +57,7 @@ def training_memory(
         masters=4 * n if size < 4 else 0,
         optimizer=4 * optimizer_numbers(s, optimizer),
         activations=activation_memory(s, batch=batch, seq_len=seq_len or s.context, dtype=dtype, recompute=recompute),
+        average=4 * n if average else 0,
     )
 
 
@@ -66,8 +69,9 @@ def optimizer_numbers(config: Any, optimizer: str) -> int:
         return OPTIMIZER_STATE[optimizer] * n
     matrices = matrix_shapes(s)
     vectors = n - sum(a * b * copies for a, b, copies, _ in matrices)
-    if optimizer == "adafactor":
-        return sum((a + b) * copies for a, b, copies, _ in matrices) + vectors
+    if optimizer in ("adafactor", "adafactor-momentum"):
+        momentum = n if optimizer == "adafactor-momentum" else 0
+        return sum((a + b) * copies for a, b, copies, _ in matrices) + vectors + momentum
     if optimizer == "muon":
         hidden = sum(a * b * copies for a, b, copies, hidden in matrices if hidden)
         return hidden + 2 * (n - hidden)

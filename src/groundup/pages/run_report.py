@@ -7,6 +7,7 @@ results.json is optional; a command writes it to add what only it knows:
 """
 
 import json
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def read_run(folder: Path) -> Report:
     """The report of a run folder as data."""
     results = read_json(folder / "results.json")
     metrics = read_jsonl(folder / "metrics.jsonl")
-    command = results.get("command") or f"groundup runs show {folder.name}"
+    command = results.get("command") or made_by(read_json(folder / "env.json"))
     charts = curves(metrics, command)
     sections = [
         Section("measures", "How good it is", "", [table(entry, command) for entry in results.get("tables", [])]),
@@ -58,8 +59,19 @@ def read_run(folder: Path) -> Report:
         lead=str(results.get("lead") or "What was trained, how it went, and what came out."),
         facts=[Fact(**entry) for entry in results.get("facts", [])] or facts(metrics),
         sections=[section for section in sections if section.blocks],
-        footer=f"Made from the files in {folder.name}/ by: {command}",
+        footer=f"Made from the files in {folder.name}/" + (f" that came from: {command}" if command else ""),
     )
+
+
+def made_by(environment: dict[str, Any]) -> str:
+    """The command line that env.json keeps, as one would type it; empty where none was kept."""
+    words = [str(word) for word in environment.get("command") or []]
+    if not words:
+        return ""
+    program = Path(words[0])
+    if program.stem == "groundup" or (program.name == "__main__.py" and program.parent.name == "groundup"):
+        return shlex.join(["groundup", *words[1:]])
+    return shlex.join([*(["python"] if program.suffix == ".py" else []), *words])
 
 
 SAMPLES_TEXT = "The same prompts, before, during and after training."

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from groundup.base.errors import CheckpointError, UsageError
+from groundup.training.checkpoint import STATE, verify
 from groundup.training.ema import EMAConfig
 
 
@@ -67,7 +68,8 @@ class EMA:
 def average_checkpoints(folders: Sequence[str | Path]) -> dict[str, Tensor]:
     """The mean of several checkpoints' tensors (Vaswani et al. 2017 average the last 5 to 20), in the first's dtype.
 
-    Each of `folders` is a .safetensors file, or a model folder that holds one or more of them. Sums in fp32; tensors of
+    Each of `folders` is a .safetensors file, a model folder that holds one or more of them, or a checkpoint of a run
+    (`checkpoints/step-000500`), of which the model alone counts and the hashes are checked. Sums in fp32; tensors of
     integers are taken from the first. `CheckpointError` if names or shapes differ.
     """
     if not folders:
@@ -92,6 +94,9 @@ def _read(path: str | Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     path = Path(path)
+    if path.is_dir() and (path / STATE).is_file():  # optimizer and moving average lie beside the model
+        verify(path)
+        path = path / "model.safetensors"
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise CheckpointError(f"no .safetensors file at {path}")

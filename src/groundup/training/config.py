@@ -22,14 +22,17 @@ else:
 
 
 class NonFiniteConfig(Config):
-    """What happens when a loss or gradient is NaN or infinite. Weights and optimizer state never take part in such a
-    step.
+    """What happens when a loss or gradient is NaN or infinite, or a loss a spike. Weights and optimizer state never
+    take part in such a step.
     """
 
     policy: Literal["skip", "stop"] = "skip"
     """Leave the step out and go on, or stop with exit code 4."""
     patience: int = Field(default=10, ge=1)
     """Skipped steps in a row after which `then` happens (the scale search of fp16 may need several)."""
+    spike: float | None = Field(default=100.0, gt=1)
+    """A loss above so many times the median of the last 101 good steps is treated in the same way; None takes every
+    finite loss. It acts from the eleventh step on, and on losses above 1 only."""
     then: Literal["rollback", "stop"] = "rollback"
     """Go back to the last checkpoint's weights and on with the data that follows, or stop. A second time without a
     good step in between stops."""

@@ -91,6 +91,14 @@ class Workers:
         for tensor in tensors if self.size > 1 else ():
             self._guard(lambda tensor=tensor: dist.broadcast(tensor, 0))
 
+    def gather(self, values: list[str]) -> list[str]:
+        """Every rank's texts, in the order of the ranks."""
+        if self.size == 1:
+            return values
+        found: list[list[str]] = [[] for _ in range(self.size)]
+        self._guard(lambda: dist.all_gather_object(found, values))
+        return [value for part in found for value in part]
+
     def wait(self) -> None:
         """Until every rank is here."""
         self.sum([0.0])

@@ -1,7 +1,8 @@
 """Published training recipes as settings: GPT-3 (Brown et al. 2020, table 2.1), Llama 1 (Touvron et al. 2023).
 
-`gpt3("175B")` and `llama1("65B")` return dicts for the optimizer, the schedule and the batch ramp. Nothing is repaired:
-GPT-3 13B has width 5140 with 40 heads of 128 (5120), and 1.3B has 24 heads of 128 at width 2048, as printed.
+`gpt3("175B")` and `llama1("65B")` return settings of `TrainingConfig`; `preset("gpt3-125M")` those of `groundup train`:
+model, data and training. Nothing is repaired: GPT-3 13B has width 5140 with 40 heads of 128 (5120), and 1.3B has 24
+heads of 128 at width 2048, as printed.
 """
 
 from dataclasses import dataclass
@@ -45,18 +46,44 @@ LLAMA1_SIZES = {
 """As printed; Llama 1 has 2,000 warmup steps at every size."""
 
 
-def gpt3(size: str) -> dict[str, Any]:
-    """Settings of one of the eight GPT-3 models.
+CONTEXT = 2048
+"""Tokens of a row in both papers."""
+
+
+def preset(name: str, context_length: int = CONTEXT) -> dict[str, Any]:
+    """Settings of `groundup train` for `gpt3-125M`, `llama1-7B`, ...: sections model, data and training.
+
+    The model's vocabulary is the tokenizer's. Two printed shapes of GPT-3 (1.3B, 13B) are no shapes of that
+    architecture, because heads x head size is not the width: these have no section `model`.
+    """
+    family, _, size = name.partition("-")
+    sizes = {"gpt3": GPT3_SIZES, "llama1": LLAMA1_SIZES}
+    if family not in sizes or size not in sizes[family]:
+        known = [f"{one}-{row}" for one, rows in sizes.items() for row in rows]
+        raise UsageError(f"no preset `{name}`.{did_you_mean(name, known)} One of: {', '.join(known)}")
+    training = (gpt3 if family == "gpt3" else llama1)(size, context_length)
+    row = sizes[family][size]
+    model = {} if row.heads * row.head_size != row.width else {"model": _shape(family, row)}
+    return {**model, "data": {"context_length": context_length}, "training": training}
+
+
+def _shape(family: str, row: PublishedSize) -> dict[str, Any]:
+    shape = {"hidden_size": row.width, "num_hidden_layers": row.layers, "num_attention_heads": row.heads}
+    if family == "gpt3":
+        return {"model_type": "gpt2", **shape}
+    # SwiGLU with 2/3 of 4 d, in multiples of 256
+    return {"model_type": "llama", **shape, "intermediate_size": -(-8 * row.width // (3 * 256)) * 256}
+
+
+def gpt3(size: str, context_length: int = CONTEXT) -> dict[str, Any]:
+    """Training settings of one of the eight GPT-3 models.
 
     AdamW with betas (0.9, 0.95), eps 1e-8, weight decay 0.1; norm clipped at 1; warmup over 375M tokens; cosine to 10 %
     over 260B of 300B tokens; the batch rises from 32k tokens over the first 4B (small models) to 12B tokens.
     """
-    row = _row(GPT3_SIZES, size)
-    recipe = _recipe(row, eps=1e-8, warmup_steps=round(375e6 / row.batch_tokens))
-    recipe |= {"warmup_tokens": 375_000_000, "decay_tokens": 260_000_000_000}
-    recipe["schedule"]["decay_steps"] = round(260e9 / row.batch_tokens)
-    recipe["batch_ramp"] = {"start_tokens": 32_000, "ramp_tokens": _gpt3_ramp(size)}
-    return recipe
+    schedule = {"warmup_tokens": 375_000_000, "decay_tokens": 260_000_000_000}
+    recipe = _recipe(_row(GPT3_SIZES, size), schedule, context_length)
+    return {**recipe, "batch_ramp": {"start_tokens": 32_000, "ramp_tokens": _gpt3_ramp(size)}}
 
 
 def _gpt3_ramp(size: str) -> int:
@@ -65,24 +92,22 @@ def _gpt3_ramp(size: str) -> int:
     return round(4e9 + 8e9 * position)
 
 
-def llama1(size: str) -> dict[str, Any]:
-    """Settings of one of the four Llama 1 models.
+def llama1(size: str, context_length: int = CONTEXT) -> dict[str, Any]:
+    """Training settings of one of the four Llama 1 models.
 
     AdamW with betas (0.9, 0.95), weight decay 0.1; norm clipped at 1; 2,000 warmup steps; cosine to 10 %; 4M tokens a
     batch from the start. The paper names no eps: 1e-8.
     """
-    return _recipe(_row(LLAMA1_SIZES, size), eps=1e-8, warmup_steps=2000)
+    return _recipe(_row(LLAMA1_SIZES, size), {"warmup_steps": 2000}, context_length)
 
 
-def _recipe(row: PublishedSize, *, eps: float, warmup_steps: int) -> dict[str, Any]:
-    optimizer = {"kind": "adamw", "lr": row.lr, "betas": (0.9, 0.95), "eps": eps, "weight_decay": 0.1}
+def _recipe(row: PublishedSize, schedule: dict[str, Any], context_length: int) -> dict[str, Any]:
     return {
-        "optimizer": optimizer,
-        "schedule": {"kind": "cosine", "warmup_steps": warmup_steps, "minimum": 0.1},
-        "max_norm": 1.0,
-        "batch_tokens": row.batch_tokens,
-        "train_tokens": int(row.train_tokens),
-        "steps": round(row.train_tokens / row.batch_tokens),
+        "optimizer": {"kind": "adamw", "lr": row.lr, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1},
+        "schedule": {"kind": "cosine", "minimum": 0.1, **schedule},
+        "clip": 1.0,
+        "batch_size": max(1, round(row.batch_tokens / context_length)),
+        "tokens": int(row.train_tokens),
     }
 
 

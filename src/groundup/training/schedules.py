@@ -15,17 +15,17 @@ from groundup.base.config import Config
 class ScheduleConfig(Config):
     """A learning rate as a function of the step."""
 
-    def factor(self, step: int, total_steps: int) -> float:
-        """What multiplies the learning rate at `step` (from 0) of `total_steps`."""
+    def factor(self, step: int, total_steps: int, tokens: int = 0) -> float:
+        """What multiplies the learning rate at `step` (from 0) of `total_steps`, after `tokens` input tokens."""
         raise NotImplementedError
 
     def values(self, total_steps: int) -> list[float]:
         """The factor at every step: for plots."""
         return [self.factor(step, total_steps) for step in range(total_steps)]
 
-    def apply(self, optimizer: Any, step: int, total_steps: int) -> float:
+    def apply(self, optimizer: Any, step: int, total_steps: int, tokens: int = 0) -> float:
         """Set every group's `lr` to `initial_lr` x factor; the factor."""
-        factor = self.factor(step, total_steps)
+        factor = self.factor(step, total_steps, tokens)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         return factor
@@ -37,7 +37,7 @@ class Warmup(ScheduleConfig):
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear rise from 0: the factor at step s is s / warmup_steps."""
 
-    def factor(self, step: int, total_steps: int) -> float:
+    def factor(self, step: int, total_steps: int, tokens: int = 0) -> float:
         """Linear rise, then `after_warmup`."""
         if step < self.warmup_steps:
             return step / self.warmup_steps
@@ -81,12 +81,39 @@ class Cosine(Warmup):
     minimum: float = Field(default=0.1, ge=0, le=1)
     """Factor at the end of the decay and after it."""
     decay_steps: int | None = Field(default=None, ge=1)
-    """Step at which the minimum is reached; None is the last step. GPT-3 decays over 260B of its 300B tokens."""
+    """Step at which the minimum is reached; None is the last step."""
+    warmup_tokens: int | None = Field(default=None, ge=0)
+    """With `decay_tokens`: count in input tokens, which is not the same as steps while a batch ramp lasts. Tokens of
+    linear rise (375M in GPT-3)."""
+    decay_tokens: int | None = Field(default=None, ge=1)
+    """Tokens at which the minimum is reached (260B of GPT-3's 300B)."""
+
+    @model_validator(mode="after")
+    def _steps_or_tokens(self) -> "Cosine":
+        by_tokens = [self.warmup_tokens is not None, self.decay_tokens is not None]
+        if any(by_tokens) and (not all(by_tokens) or self.warmup_steps or self.decay_steps):
+            raise ValueError("count in steps or in tokens: warmup_tokens goes with decay_tokens, and no *_steps")
+        if all(by_tokens) and (self.warmup_tokens or 0) >= (self.decay_tokens or 0):
+            raise ValueError("decay_tokens is where the decay ends: it must be above warmup_tokens")
+        return self
+
+    def factor(self, step: int, total_steps: int, tokens: int = 0) -> float:
+        """The same curve over steps, or over tokens."""
+        if self.decay_tokens is None or self.warmup_tokens is None:
+            return super().factor(step, total_steps)
+        if tokens < self.warmup_tokens:
+            return tokens / self.warmup_tokens
+        done = (tokens - self.warmup_tokens) / (self.decay_tokens - self.warmup_tokens)
+        return self._curve(min(1.0, done))
 
     def after_warmup(self, step: int, total_steps: int) -> float:
-        """The curve minimum + (1 - minimum) (1 + cos(π p)) / 2."""
+        """The curve at the share of steps done."""
         end = total_steps if self.decay_steps is None else self.decay_steps
-        return self.minimum + (1.0 - self.minimum) * 0.5 * (1.0 + math.cos(math.pi * self._progress(step, end)))
+        return self._curve(self._progress(step, end))
+
+    def _curve(self, p: float) -> float:
+        """The curve minimum + (1 - minimum) (1 + cos(π p)) / 2."""
+        return self.minimum + (1.0 - self.minimum) * 0.5 * (1.0 + math.cos(math.pi * p))
 
 
 class WSD(Warmup):
@@ -119,7 +146,7 @@ class Noam(ScheduleConfig):
     warmup_steps: int = Field(default=4000, ge=1)
     """w, the steps of linear rise."""
 
-    def factor(self, step: int, total_steps: int) -> float:
+    def factor(self, step: int, total_steps: int, tokens: int = 0) -> float:
         """d^-0.5 min(s^-0.5, s w^-1.5), with s = step + 1 counted from 1."""
         s = step + 1
         return self.hidden_size**-0.5 * min(s**-0.5, s * self.warmup_steps**-1.5)
@@ -140,7 +167,7 @@ class Milestones(ScheduleConfig):
             raise ValueError("steps must rise, and factors must be as many")
         return self
 
-    def factor(self, step: int, total_steps: int) -> float:
+    def factor(self, step: int, total_steps: int, tokens: int = 0) -> float:
         """The factor of the last milestone passed."""
         passed = [f for s, f in zip(self.steps, self.factors, strict=True) if s <= step]
         return passed[-1] if passed else 1.0

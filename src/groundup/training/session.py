@@ -32,6 +32,7 @@ from groundup.training.objectives.objective import Batch, Objective
 from groundup.training.random_state import random_state, seed_everything, seed_of, set_random_state
 from groundup.training.run import Run
 from groundup.training.signals import StopSignals
+from groundup.training.spikes import LossSpikes
 from groundup.training.step import Step, StepResult
 
 STEPS_WORTH_COMPILING = 200
@@ -80,6 +81,7 @@ class Training:
             model, model, objective, self.optimizer, self.precision, self.workers,
             micro_batch_size=config.micro_batch_size, clip=config.clip, ema=self.ema,
         )  # fmt: skip
+        self._spikes = LossSpikes(config.nonfinite.spike)
         self._callbacks = self._choose_callbacks(callbacks)
 
         self.step = self.tokens = self._width = 0
@@ -236,12 +238,13 @@ class Training:
 
     def set_rate(self) -> float:
         """Put the schedule's learning rate into the optimizer; the rate of the first group."""
-        self.config.schedule.apply(self.optimizer, self.step, self.total_steps)
+        self.config.schedule.apply(self.optimizer, self.step, self.total_steps, self.tokens)
         return self.optimizer.param_groups[0]["lr"]
 
     def update(self, batch: Batch) -> StepResult:
         """One update. Its randomness (dropout) depends on seed, step and rank alone: evaluations do not disturb it."""
         torch.manual_seed(seed_of(self.config.seed, self.step, self.workers.rank))
+        self._step.loss_limit = self._spikes.limit()
         result = self._step(batch)
         self.step += 1
         self.tokens += result.tokens
@@ -249,6 +252,7 @@ class Training:
 
     def record(self, result: StepResult, rate: float) -> None:
         """Write the metrics of a good step."""
+        self._spikes.observe(result.loss)
         self._skipped_in_a_row, self._rolled_back = 0, False
         if self.step % self.config.log_every and self.step != self.total_steps:
             return
@@ -284,11 +288,13 @@ class Training:
         return speed
 
     def skip(self, result: StepResult, batch: Batch) -> None:
-        """A step that was not finite: write it down, and do what the policy says."""
+        """A step that was not finite, or a spike: write it down, and do what the policy says."""
         self._skipped_in_a_row += 1
-        sources = list(dict.fromkeys(batch.get("sources", [])))
+        sources = list(dict.fromkeys(self.workers.gather(list(batch.get("sources", [])))))
         self.log("skip", {"loss": result.loss, "grad_norm": result.grad_norm, "sources": sources})
         what = f"step {self.step}: loss {result.loss}, gradient norm {result.grad_norm}; documents: {_shorten(sources)}"
+        if result.loss > self._step.loss_limit:
+            what += f" (a spike: nonfinite.spike {self.config.nonfinite.spike:g} allows {self._step.loss_limit:g})"
         if self.config.nonfinite.policy == "stop":
             raise NotFiniteError(f"{what}. The weights are those of step {self.step - 1}; see nonfinite.policy")
         if self.workers.first:
@@ -300,15 +306,20 @@ class Training:
         count = self._skipped_in_a_row
         latest = self.checkpoints.latest()
         if self.config.nonfinite.then == "stop" or latest is None:
-            raise NotFiniteError(f"{count} steps in a row were not finite, the last at {what}")
+            raise NotFiniteError(f"{count} steps in a row were not finite or spikes, the last at {what}")
         if self._rolled_back:
-            raise NotFiniteError(f"{count} steps in a row were not finite again after going back to {latest}; {what}")
+            raise NotFiniteError(
+                f"{count} steps in a row were not finite or spikes again after going back to {latest}; {what}"
+            )
         saved = checkpoint.load(latest)
         self._rolled_back, self._skipped_in_a_row = True, 0
         self._restore_tensors(saved)
         self._step.scaler.load_state_dict(saved.state["scaler"])
         self.log("rollback", {"to": saved.step})
-        warn(f"{count} steps in a row were not finite: back to the weights of step {saved.step}, on with new data")
+        warn(
+            f"{count} steps in a row were not finite or spikes: back to the weights of step {saved.step}, on with new "
+            "data"
+        )
 
     def after_step(self, result: StepResult) -> None:
         """Callbacks."""
@@ -386,6 +397,7 @@ class Training:
             "best_step": self.best_step,
             "skipped_in_a_row": self._skipped_in_a_row,
             "rolled_back": self._rolled_back,
+            "recent_losses": self._spikes.state_dict(),
             "feed": self.feed.state_dict(),
             "scaler": self._step.scaler.state_dict(),
             "random": random_state(),
@@ -429,6 +441,7 @@ class Training:
         self.step, self.tokens, self._elapsed_before = saved.step, state["tokens"], state["seconds"]
         self.best_step = state["best_step"]
         self._skipped_in_a_row, self._rolled_back = state["skipped_in_a_row"], state["rolled_back"]
+        self._spikes.load_state_dict(state.get("recent_losses", []))
         self._last_time, self._last_tokens = self._elapsed_before, self.tokens
         self.feed.load_state_dict(state["feed"])
         self._step.scaler.load_state_dict(state["scaler"])

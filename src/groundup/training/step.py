@@ -50,6 +50,9 @@ class Step:
         model: the model itself.
         micro_batch_size: rows in one forward pass; None for all.
         clip: largest global gradient norm, or None.
+
+    Attributes:
+        loss_limit: a step with a loss above it is left out, as one that is not finite.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Step:
         self.forward, self.model, self.objective, self.optimizer = forward, model, objective, optimizer
         self.precision, self.workers, self.clip, self.ema = precision, workers, clip, ema
         self.scaler = precision.scaler()
+        self.loss_limit = math.inf
         self.micro_batch_size, self._may_halve = micro_batch_size, micro_batch_size is None
 
     def __call__(self, batch: Batch) -> StepResult:
@@ -131,7 +135,7 @@ class Step:
         finite = self.scaler.unscale(gradients)
         share = (expected if self.precision.dtype == "fp16" else 1.0) / weight if weight else math.nan
         norm = float(global_norm(gradients)) * share
-        applied = finite and math.isfinite(norm) and math.isfinite(loss)
+        applied = finite and math.isfinite(norm) and math.isfinite(loss) and loss <= self.loss_limit
         if applied:
             # g <- g share min(1, clip / |g share|)
             self.optimizer.step(scale=share * clip_factor(norm, self.clip))

@@ -90,6 +90,23 @@ def test_devices():
     synchronize("cpu")
 
 
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_a_rank_takes_its_own_cuda_device(monkeypatch, name):
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert choose_device(name) == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert choose_device(name) == torch.device("cuda:3")
+    assert current == [torch.device("cuda:3")]
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    assert choose_device("cpu") == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(UsageError, match="local rank 4 has no CUDA device: this machine has 4"):
+        choose_device(name)
+
+
 def test_dtypes():
     assert choose_dtype("bfloat16") is choose_dtype("torch.bfloat16") is choose_dtype(torch.bfloat16) is torch.bfloat16
     assert choose_dtype("auto", "cpu") is torch.float32

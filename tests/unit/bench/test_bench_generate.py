@@ -8,7 +8,7 @@ from groundup.base.errors import GroundupError, UsageError
 from groundup.benchmarks import generate as module
 from groundup.benchmarks.generate import Work, check_ids, comparisons, peer_variants
 from groundup.benchmarks.workers import Worker
-from groundup.commands.bench import BenchGenerate
+from groundup.commands.bench import BenchGenerate, BenchTrain
 from groundup.models.configs.llama import LlamaConfig
 
 TOY = LlamaConfig(vocab_size=300, hidden_size=64, intermediate_size=192, num_hidden_layers=1, num_attention_heads=1)
@@ -18,7 +18,7 @@ class Answers:
     def __init__(self, ids):
         self.ids = ids
 
-    def ask(self, prompts=None, new=1):
+    def ask(self, prompts=None, new=1, memory=False):
         return 10e9 if prompts is None else {"seconds": new / 4, "ids": self.ids}
 
 
@@ -36,7 +36,9 @@ def test_command_on_a_toy(tmp_path, capsys, monkeypatch):
     assert all(one["ours"] > 0 and one["theirs"] > 0 and one["bandwidth"] > 1e6 for one in results)
     # q, k, v, o of 64 x 64, three matrices of 64 x 192, and a head of 300 x 64; no embedding
     assert results[1]["bytes_per_token"] == 4 * (4 * 64**2 + 3 * 64 * 192 + 300 * 64)
-    assert "measured here" in capsys.readouterr().out
+    assert "measured here" in (shown := capsys.readouterr().out)
+    assert "peak memory: ours bfloat16 " in shown
+    assert all(size > 1e6 for size in results[0]["peak_memory"].values())
 
 
 def test_figures():
@@ -62,9 +64,25 @@ def test_variants_and_settings():
     assert len(peer_variants(False)) == 4
     with pytest.raises(UsageError, match="threads=1"):
         BenchGenerate.parse({"clock": "processor"})
+    for command in (BenchGenerate, BenchTrain):
+        with pytest.raises(UsageError, match="does not see the time of a GPU"):
+            command.parse({"clock": "processor", "threads": 1, "device": "cuda"})
+
+
+def test_a_device_that_is_not_there_is_named_before_anything_runs():
+    for command in (BenchGenerate(device="cudaa"), BenchTrain(device="cudaa")):
+        with pytest.raises(UsageError, match="Did you mean `cuda`"):
+            command.measure()
+
+
+def test_on_a_gpu_bfloat16_weights_are_multiplied_in_bfloat16():
+    workers = {"ours float32": Answers([[1]]), "ours bfloat16": Answers([[2]])}
+    check_ids(workers, Work(TOY, 3, 4, device="cuda"), 1)
+    with pytest.raises(GroundupError, match="decode different ids"):
+        check_ids(workers, Work(TOY, 3, 4), 1)
 
 
 def test_a_worker_that_ends_is_an_error():
-    worker = Worker("groundup.benchmarks.generate_worker", "neither", ".", "1", "wall")
+    worker = Worker("groundup.benchmarks.generate_worker", "neither", ".", "1", "wall", "cpu")
     with worker, pytest.raises(GroundupError, match="ended with status 1"):
         worker.ask(new=1)

@@ -67,7 +67,16 @@ def test_the_command(tmp_path, capsys):
     pytest.importorskip("transformers")
     path = tmp_path / "train.json"
     command = BenchTrain(
-        configs=["toy"], rounds=1, seconds=0, threads=1, compile=False, bf16=False, losses=12, seeds=2, out=path
+        configs=["toy"],
+        rounds=1,
+        seconds=0,
+        threads=1,
+        compile=False,
+        bf16=False,
+        losses=12,
+        seeds=2,
+        out=path,
+        device="cpu",
     )
     (found,) = command.run()["results"]
     assert json.loads(path.read_text())["results"] == [found]
@@ -75,4 +84,27 @@ def test_the_command(tmp_path, capsys):
     assert found["ratio"] == pytest.approx(found["ours"] / found["theirs"])
     assert found["losses"]["groundup fp32"] == pytest.approx(found["losses"]["transformers fp32"], rel=1e-5)
     assert 0 < found["share_of_peak"]["groundup fp32"] < 1
-    assert "of GEMM peak" in capsys.readouterr().out
+    assert found["device"] == "cpu"
+    assert all(size > 1e6 for size in found["peak_memory"].values())
+    assert "of GEMM peak" in (shown := capsys.readouterr().out)
+    assert "peak memory" in shown
+
+
+@pytest.mark.parametrize("who", ["groundup", "transformers"])
+def test_a_trainer_computes_on_the_device_it_is_given(who):
+    """The meta device stands for a GPU: everything arrives there, and only reading the loss fails."""
+    pytest.importorskip("transformers")
+    trainer = make_trainer(CASES["toy"], who, "fp32", 0, device="meta")
+    model = trainer.step.model if who == "groundup" else trainer.model
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("who", ["groundup", "transformers"])
+@pytest.mark.parametrize("variant", ["fp32", "bf16"])
+def test_cuda_trains_to_the_same_loss(who, variant):
+    found = []
+    for device in ("cpu", "cuda"):
+        trainer, tokens = make_trainer(CASES["B"], who, variant, 0, device=device), Tokens(CASES["B"], 0)
+        found.append([trainer.update(tokens.batch()) for _ in range(3)])
+    assert found[0] == pytest.approx(found[1], rel=2e-2)  # bf16 keeps three digits

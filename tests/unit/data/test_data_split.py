@@ -1,7 +1,7 @@
 """Documents are divided by their text; a single text by its end."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.base.errors import DataError
@@ -29,7 +29,7 @@ def test_shares_and_stability():
 
 def test_equal_texts_share_a_part():
     twice = [Document("a", "same text"), Document("b", "same text"), Document("c", "other")]
-    parts = [part for part, _, _ in split_documents(twice, Split(validation=0.5))]
+    parts = [part for part, _, _ in split_documents(twice, Split(method="documents", validation=0.5))]
     assert parts[0] == parts[1]
 
 
@@ -43,9 +43,29 @@ def test_auto():
     (train, validation) = split_documents([Document("a", "0123456789" * 10)], Split())
     assert (train[0], len(train[1].text), train[2]) == ("train", 90, False)
     assert (validation[0], len(validation[1].text), validation[2]) == ("validation", 10, False)
-    several = list(split_documents(documents(3), Split()))
-    assert len(several) == 3
+    several = list(split_documents(documents(60), Split()))
+    assert len(several) == 60
+    assert {part for part, _, _ in several} == {"train", "validation"}
     assert all(ended for _, _, ended in several)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 40), st.integers(0, 50), st.floats(0.01, 0.4), st.floats(0, 0.4))
+def test_auto_leaves_no_wanted_part_empty(count, seed, validation, test):
+    """Few documents, of which the hash may hold none back, give their ends."""
+    split = Split(validation=validation, test=test if test > 0.01 else 0.0, seed=seed)
+    given = [Document(str(i), f"text {i} " * 50) for i in range(count)]
+    found = list(split_documents(iter(given), split))
+    assert {part for part, _, _ in found} == {"train", "validation"} | ({"test"} if split.test else set())
+    assert sorted("".join(d.text for _, d, _ in found)) == sorted("".join(d.text for d in given))
+    by_hash = [part_of(d.text, split) for d in given]
+    if len(set(by_hash)) == 2 + bool(split.test):  # enough for every part: whole documents, in order
+        assert [(part, d.id) for part, d, _ in found] == [(part, d.id) for part, d in zip(by_hash, given, strict=True)]
+
+
+def test_the_methods_that_are_named_never_change():
+    split = Split(method="documents", validation=0.001)
+    assert [part for part, _, _ in split_documents(documents(5), split)] == ["train"] * 5
 
 
 def test_assigned_part_wins():

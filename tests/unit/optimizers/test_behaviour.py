@@ -16,7 +16,9 @@ from groundup.base.errors import CheckpointError, DataError, UsageError
 from groundup.training import presets, schedules
 from groundup.training.averaging import average_checkpoints
 from groundup.training.batch_ramp import BatchRamp
+from groundup.training.checkpoint import Checkpoints
 from groundup.training.clipping import clip_gradients
+from groundup.training.config import TrainingConfig
 from groundup.training.early_stopping import EarlyStopping, EarlyStoppingConfig
 from groundup.training.ema import EMAConfig
 from groundup.training.optimizers.adam import AdamW
@@ -327,6 +329,21 @@ def test_checkpoint_average_of_folders_and_files(tmp_path):
         average_checkpoints([tmp_path / "d.safetensors"])
 
 
+@pytest.mark.row("OPT-16", reference="hand calculation")
+def test_the_average_of_a_runs_checkpoints_is_of_the_model_alone(tmp_path):
+    saved = Checkpoints(tmp_path, keep=3)
+    for step, value in ((1, 1.0), (2, 2.0), (3, 6.0)):
+        weight = {"w": torch.full((2, 2), value)}
+        tensors = {"model": weight, "optimizer": {"w.exp_avg": torch.ones(2)}, "ema": {"w": torch.zeros(2, 2)}}
+        saved.save({**tensors, "ema": {**tensors["ema"], "updates": torch.tensor(step)}}, {"step": step})
+    mean = average_checkpoints(saved.complete())
+    assert mean.keys() == {"w"}
+    assert torch.equal(mean["w"], torch.full((2, 2), 3.0))
+    (saved.path(2) / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="step-000002"):
+        average_checkpoints(saved.complete())
+
+
 def test_ema_swap_restores_after_an_error():
     model = small_model()
     ema = EMAConfig().build(dict(model.named_parameters()))
@@ -431,23 +448,47 @@ def test_presets_are_the_published_tables():
 
 @pytest.mark.row("OPT-22", reference="published: Brown et al. 2020; Touvron et al. 2023")
 @pytest.mark.parametrize("recipe", [*map(presets.gpt3, presets.GPT3_SIZES), *map(presets.llama1, presets.LLAMA1_SIZES)])
-def test_presets_are_valid_settings(recipe):
-    optimizer = AdamWConfig.parse(recipe["optimizer"])
-    schedule = schedules.Cosine.parse(recipe["schedule"])
-    assert (optimizer.betas, optimizer.weight_decay, recipe["max_norm"]) == ((0.9, 0.95), 0.1, 1.0)
-    assert schedule.factor(schedule.warmup_steps, recipe["steps"]) == 1.0
-    assert schedule.factor(recipe["steps"], recipe["steps"]) == pytest.approx(0.1)
+def test_presets_are_settings_of_a_training(recipe):
+    config = TrainingConfig.parse(recipe)
+    assert isinstance(config.optimizer, AdamWConfig)
+    assert (config.optimizer.betas, config.optimizer.weight_decay, config.clip) == ((0.9, 0.95), 0.1, 1.0)
+    steps, tokens = config.tokens // (config.batch_size * 2048), config.tokens
+    assert config.schedule.factor(steps, steps, tokens) == pytest.approx(0.1)
+    assert max(config.schedule.factor(2000, steps, 375_000_000), 0) == pytest.approx(1.0)
 
 
+@pytest.mark.row("OPT-22", reference="published: Brown et al. 2020; Touvron et al. 2023")
 def test_presets_by_tokens():
-    big = presets.gpt3("175B")
-    assert big["schedule"]["warmup_steps"] * big["batch_tokens"] == pytest.approx(375e6, rel=0.01)
-    assert schedules.Cosine.parse(big["schedule"]).factor(round(260e9 / 3.2e6), big["steps"]) == pytest.approx(0.1)
-    assert BatchRamp.parse(big["batch_ramp"]).ramp_tokens == 12_000_000_000
+    big = TrainingConfig.parse(presets.gpt3("175B"))
+    rates = [big.schedule.factor(9, 99, tokens) for tokens in (0, 187_500_000, 375_000_000, 260 * 10**9, 3 * 10**11)]
+    assert rates == pytest.approx([0, 0.5, 1, 0.1, 0.1])
+    assert big.batch_size * 2048 == pytest.approx(3_200_000, rel=0.001)
+    assert big.batch_ramp.ramp_tokens == 12_000_000_000
     assert presets.gpt3("125M")["batch_ramp"]["ramp_tokens"] == 4_000_000_000
     assert presets.llama1("65B")["schedule"]["warmup_steps"] == 2000
     with pytest.raises(UsageError, match="Did you mean `175B`"):
         presets.gpt3("175")
+    with pytest.raises(UsageError, match="steps or in tokens"):
+        schedules.Cosine.parse({"warmup_tokens": 5, "decay_steps": 9})
+
+
+@pytest.mark.row("OPT-22", reference="published: Touvron et al. 2023")
+def test_a_preset_from_the_command_line_can_be_changed():
+    from groundup.commands.parse import parse
+    from groundup.commands.train import Train
+
+    small = parse(
+        Train, "train", ["--preset", "gpt3-125M", "--training.batch-size", "4", "--data.context-length", "64"]
+    )
+    assert (small.model.hidden_size, small.model.num_hidden_layers) == (768, 12)
+    assert (small.training.batch_size, small.data.context_length) == (4, 64)
+    assert small.training.tokens == 300_000_000_000
+    assert Train.parse(small.model_dump(mode="json", by_alias=True)) == small
+    widths = [presets.preset(f"llama1-{size}")["model"]["intermediate_size"] for size in presets.LLAMA1_SIZES]
+    assert widths == [11008, 13824, 17920, 22016]
+    assert "model" not in presets.preset("gpt3-13B")
+    with pytest.raises(UsageError, match="no preset `gpt3-125`"):
+        presets.preset("gpt3-125")
 
 
 @given(st.integers(0, 50), st.integers(51, 400), st.floats(0, 1))

@@ -1,5 +1,6 @@
 """Reports: the figures show the metrics' own numbers, text from outside stays text, and the page stands alone."""
 
+import html
 import json
 import math
 import re
@@ -147,6 +148,22 @@ def test_every_figure_has_a_table_and_its_command(run):
     charts = [figure for figure in figures if "data-figure" in figure]
     assert len(charts) == 4
     assert all("<table>" in chart for chart in charts)
+
+
+def test_the_command_is_the_one_that_env_json_keeps(run):
+    (run / "results.json").unlink()
+    for words, shown in (
+        (
+            ["/opt/bin/groundup", "quickstart", "--data", "my notes", "--steps", "9"],
+            "groundup quickstart --data 'my notes'",
+        ),
+        (["/x/groundup/__main__.py", "train", "r.yaml"], "groundup train r.yaml"),
+        (["mine.py", "--fast"], "python mine.py --fast"),
+    ):
+        (run / "env.json").write_text(json.dumps({"command": words}))
+        figures = re.findall(r"<figure.*?</figure>", write_report(run).read_text(), re.S)
+        assert figures
+        assert all(shown in html.unescape(figure.partition("made by")[2]) for figure in figures)
 
 
 def test_without_plotly_the_numbers_remain(run, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+import math
 import threading
 
 import pytest
@@ -16,6 +17,7 @@ from groundup.training.feed import Feed
 from groundup.training.loop import fit
 from groundup.training.objectives.language_modeling import LanguageModeling
 from groundup.training.run import Run, read_lines
+from groundup.training.spikes import LossSpikes
 
 
 def settings(folder, **options):
@@ -137,13 +139,65 @@ def test_rollback_restores_the_checkpoint_and_goes_on_with_new_data(tmp_path):
     assert seen["rollback rows"] == 8 * 6
     assert [e["step"] for e in run.metrics("train")] == [1, 2, 3, 4, 5, 9, 10, 11, 12]
     bad = set(range(6, 100))
-    with pytest.raises(NotFiniteError, match="not finite again after going back"):
+    with pytest.raises(NotFiniteError, match="again after going back"):
         fit(
             ToyModel(),
             Poisoned(bad),
             ToyLoader(toy_rows(), 6),
             settings(tmp_path / "b", checkpoint_every=4, nonfinite={"patience": 3}),
         )
+
+
+class Spiking(LanguageModeling):
+    """The loss of chosen steps is a thousandfold."""
+
+    def __init__(self, *steps):
+        super().__init__()
+        self.calls, self.steps = 0, steps
+
+    def loss(self, outputs, batch):
+        self.calls += 1
+        total, weight, metrics = super().loss(outputs, batch)
+        return total * (1000.0 if self.calls in self.steps else 1.0), weight, metrics
+
+
+@pytest.mark.row("OPT-15", reference="property")
+def test_a_spike_is_left_out_or_stops(tmp_path, capsys):
+    def train(name, objective, **policy):
+        config = settings(tmp_path / name, steps=15, nonfinite=policy)
+        return fit(ToyModel(), objective, ToyLoader(toy_rows(), 6), config)
+
+    run = train("skip", Spiking(3, 13))
+    assert [e["step"] for e in run.metrics("skip")] == [13]  # three steps are too few to know a spike
+    assert len(run.metrics("skip")[0]["sources"]) == 6
+    assert max(e["loss"] for e in run.metrics("train")[3:]) < 10
+    assert "a spike: nonfinite.spike 100 allows" in capsys.readouterr().err
+    assert [e["step"] for e in train("none", Spiking(13), spike=None).metrics("skip")] == []
+    with pytest.raises(NotFiniteError, match=r"step 13: loss .*a spike"):
+        train("stop", Spiking(13), policy="stop")
+
+
+def test_a_resumed_training_knows_a_spike_at_once(tmp_path):
+    schedule = {"kind": "constant"}
+    first = settings(tmp_path, steps=12, schedule=schedule)
+    fit(ToyModel(), LanguageModeling(), ToyLoader(toy_rows(), 6), first)
+    more = settings(tmp_path, steps=14, schedule=schedule)
+    run = fit(ToyModel(), Spiking(1), ToyLoader(toy_rows(), 6), more)
+    assert [e["step"] for e in run.metrics("skip")] == [13]
+
+
+def test_what_counts_as_a_spike():
+    spikes = LossSpikes(100)
+    for loss in [3.0] * 9:
+        spikes.observe(loss)
+    assert spikes.limit() == math.inf
+    spikes.observe(50.0)  # one outlier does not move the median
+    assert spikes.limit() == 300
+    for wanted, loss in ((1.0, 1e-6), (math.inf, -2.0)):
+        other = LossSpikes(100)
+        other.load_state_dict([loss] * 10)
+        assert other.limit() == wanted
+    assert LossSpikes(None).limit() == math.inf
 
 
 def test_bad_data_is_reported_before_the_first_update(tmp_path):

@@ -1,8 +1,12 @@
+import html
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from groundup.cli import main
+from groundup.pages.run_report import made_by
 from groundup.training.run import Run
 
 RECIPE = """
@@ -65,3 +69,64 @@ def test_help_needs_no_torch():
 
     code = "import sys, groundup.commands.train, groundup.commands.runs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def estimate(recipe, capsys, *words):
+    assert main(["train", recipe, *words, "--dry-run", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_memory_estimate_counts_what_the_optimizer_and_the_average_keep(recipe, capsys):
+    plain = estimate(recipe, capsys, "--training.optimizer.kind", "sgd", "--training.optimizer.momentum", "0")
+    number = 4 * plain["parameters"]  # bytes of an fp32 number for each
+    momentum = estimate(recipe, capsys, "--training.optimizer.kind", "sgd", "--training.optimizer.momentum", "0.9")
+    assert momentum["memory_bytes"] - plain["memory_bytes"] == number
+    adam = estimate(recipe, capsys)
+    assert adam["memory_bytes"] - plain["memory_bytes"] == 2 * number
+    average = estimate(recipe, capsys, "--training.ema.decay", "0.99")
+    assert average["memory_bytes"] - adam["memory_bytes"] == number
+
+
+def test_a_training_begins_with_its_memory_estimate(recipe, tmp_path, capsys):
+    assert main(["train", recipe, "--out-dir", str(tmp_path / "run"), "--threads", "1", "--training.keep", "3"]) == 0
+    assert "memory, about: " in capsys.readouterr().out
+    # ... and ends with checkpoints whose mean can be exported
+    run, out = tmp_path / "run", tmp_path / "mean"
+    assert main(["export", "hf", str(run), "--average", "2", "--out-dir", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["averaged"] == ["step-000003", "step-000006"]
+    from groundup.models.hub import load_model
+
+    mean = load_model(out).state_dict()
+    saved = [load_file(run / f"checkpoints/step-00000{step}/model.safetensors") for step in (3, 6)]
+    for name, first in saved[0].items():
+        torch.testing.assert_close(mean[name], (first + saved[1][name]) / 2)
+    assert main(["export", "hf", str(run), "--average", "5", "--out-dir", str(tmp_path / "five")]) == 2
+    assert "holds 2 checkpoints, not 5" in capsys.readouterr().err
+    # the report names the command that env.json keeps
+    report = (run / "report.html").read_text()
+    assert made_by(Run(run).environment) in html.unescape(report)
+    assert "runs show" not in report
+
+
+def test_quickstart_dry_run_dtype_and_resume(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("the cat sat on the mat and the dog ran away from it. " * 400)
+    words = [
+        "quickstart",
+        "--data",
+        str(tmp_path / "text.txt"),
+        "--out-dir",
+        str(tmp_path / "run"),
+        "--vocab-size",
+        "300",
+    ]
+    words += ["--hidden-size", "32", "--layers", "1", "--context-length", "32", "--threads", "1"]
+    assert main([*words, "--dry-run", "--json", "--dtype", "bf16", "--resume", "none"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["config"]["training"]["precision"]["dtype"] == "bf16"
+    assert shown["config"]["training"]["resume"] == "none"
+    assert "cat" in "".join(shown["first_batch"])
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("{}")
+    assert main([*words, "--resume", "none"]) == 2
+    assert "holds a run already" in capsys.readouterr().err
