@@ -63,6 +63,7 @@ def tensors(folder):
 
 
 @pytest.mark.row("OPT-19", reference="property")
+@pytest.mark.slow
 def test_17_steps_kill_23_steps_equal_40_steps_bit_for_bit(recipe, tmp_path):
     """In the middle of the second epoch, with dropout, accumulation and an average of the weights."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
