@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("chat:Chat", "Talk with a model in the terminal"),
     "evaluate": ("evaluate:Evaluate", "Perplexity, bits per byte, cloze and multiple-choice accuracy"),
     "export hf": ("export:ExportHF", "Write a complete Hugging Face folder"),
+    "export weights": ("export:ExportWeights", "Write the tensors alone, as .pth or safetensors"),
     "models list": ("models:ModelsList", "The families and sizes that can be built or loaded"),
     "models show": ("models:ModelsShow", "A model's config, parameters and tensors"),
     "models verify": ("models:ModelsVerify", "Compare a checkpoint with transformers: logits and greedy text"),

@@ -59,6 +59,7 @@ def ids(rows=2, length=12, seed=1):
     return torch.randint(1, 64, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.row("LM-10", reference="transformers")
 @pytest.mark.row("LM-25", reference="transformers")
 @pytest.mark.row("LM-26", reference="transformers")
 @pytest.mark.row("LAY-04", reference="transformers")
@@ -139,6 +140,7 @@ def test_packed_documents_do_not_see_each_other(pair):
         assert_close(packed[:, 5:9], theirs(x[:, 5:9]).logits)
 
 
+@pytest.mark.row("LM-51", reference="transformers")
 def test_what_we_save_transformers_loads_with_equal_logits(pair):
     theirs, ours, folder = pair
     ours.save_pretrained(folder / "ours")
@@ -151,6 +153,7 @@ def test_what_we_save_transformers_loads_with_equal_logits(pair):
         assert torch.equal(back.state_dict()[name], tensor), name
 
 
+@pytest.mark.row("LM-51", reference="transformers")
 def test_sharded_checkpoints_go_both_ways(pair):
     from groundup.models.hub import save_model
 
@@ -219,6 +222,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.row("LM-10", reference="published: Radford et al. 2019; transformers")
 @pytest.mark.row("LM-25", reference="published: Touvron et al. 2023, table 2")
 @pytest.mark.row("LM-26", reference="published: Llama 2 model cards")
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -231,6 +235,7 @@ def test_published_sizes_have_their_published_parameters(name):
         assert tf.AutoModelForCausalLM.from_config(hf).num_parameters() == PUBLISHED[name]
 
 
+@pytest.mark.row("LM-10", reference="transformers")
 def test_the_released_files_of_gpt2_load(tmp_path):
     """OpenAI's weights are not part of the tests; their file is: names without `transformer.`, causal masks among the
     tensors, no head, and a config.json of 2019. Two of the twelve layers, filled at random, in full width.
@@ -265,6 +270,43 @@ def test_the_released_files_of_gpt2_load(tmp_path):
     with torch.no_grad():
         assert_close(ours(ids()), theirs(ids()).logits)
     assert ours.num_parameters() == theirs.num_parameters() == 124_439_808 - 10 * 7_087_872
+
+
+# Raschka 2024, chapter 4: an output head of its own, and no biases of queries, keys and values; then with a tied head
+BOOK = {
+    "gpt2": (163_009_536, 124_412_160),
+    "gpt2-medium": (406_212_608, 354_749_440),
+    "gpt2-large": (838_220_800, 773_891_840),
+    "gpt2-xl": (1_637_792_000, 1_557_380_800),
+}
+
+
+@pytest.mark.row("LM-10", reference="published: Raschka 2024, chapter 4")
+@pytest.mark.parametrize("name", BOOK)
+def test_the_books_counts_with_an_untied_head(name):
+    untied, tied = BOOK[name]
+    config = config_of_size(name)
+    biases = 3 * config.hidden_size * config.num_hidden_layers  # which the book's models lack
+    with torch.device("meta"):
+        own_head = model_class(config)(config.model_copy(update={"tie_word_embeddings": False}))
+        shared = model_class(config)(config)
+    assert own_head.num_parameters() - biases == untied
+    assert shared.num_parameters() - biases == tied
+
+
+@pytest.mark.row("LM-10", reference="transformers; published: Raschka 2024, chapter 6")
+@pytest.mark.parametrize("name", BOOK)
+def test_the_released_weights_of_gpt2(name, shared, capsys):
+    """`models verify` on the real checkpoint: transformers' logits and text, and for 124M the published text."""
+    from groundup.cli import main
+
+    folder = shared / "models" / name
+    if not (folder / "config.json").is_file():
+        pytest.skip(f"the released weights of {name} are not at {folder} (a Hugging Face folder)")
+    assert main(["models", "verify", str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["published_size"] == name
+    assert found["confirms"] == (["LM-10"] if name == "gpt2" else [])
 
 
 def test_every_published_size_is_tested_or_equal_to_one_that_is():

@@ -1,5 +1,7 @@
 """Weights in other forms than Hugging Face folders, against the libraries that write and read them."""
 
+import contextlib
+import io
 import json
 import random
 import struct
@@ -8,13 +10,16 @@ from collections import OrderedDict
 import pytest
 import torch
 import transformers as tf
+from safetensors.torch import load_file
 from tensorboardX.crc32c import crc32c
 from torch.testing import assert_close
 
-from groundup.base.errors import CheckpointError
+from groundup.base.errors import CheckpointError, UsageError
+from groundup.cli import main
 from groundup.models.formats.formats import open_weights
 from groundup.models.formats.tensor_bundle import TensorBundle
 from groundup.models.formats.torch_file import TorchFile
+from groundup.models.formats.writing import write_weights
 from groundup.models.hub import load_model
 
 LLAMA = dict(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64)
@@ -32,6 +37,13 @@ def random_model(config, seed=0):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model
+
+
+def main_json(*words):
+    """What a command line prints as JSON."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main([*words, "--json"]) == 0
+    return json.loads(out.getvalue())
 
 
 def assert_same_logits(folder, theirs):
@@ -59,6 +71,7 @@ def bits(tensor):
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
+@pytest.mark.row("LM-51", reference="torch.save")
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize(
     "wrap", [dict, OrderedDict, lambda t: {"model": t, "step": 3, "betas": (0.9, 0.95)}, lambda t: {"state_dict": t}]
@@ -97,6 +110,7 @@ def test_changing_a_tensor_leaves_the_file_alone(tmp_path):
     assert torch.equal(torch.load(tmp_path / "x.pth", weights_only=True)["w"], torch.zeros(8))
 
 
+@pytest.mark.row("LM-51", reference="transformers")
 @pytest.mark.parametrize("config", [tf.GPT2Config(**GPT2), tf.LlamaConfig(**LLAMA, intermediate_size=48)])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_hugging_face_folders_with_pickled_weights(tmp_path, config, zipped):
@@ -215,6 +229,7 @@ META_CASES = {
 }
 
 
+@pytest.mark.row("LM-51", reference="transformers")
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("case", META_CASES)
 def test_meta_llama_folders(tmp_path, case, ranks):
@@ -273,6 +288,7 @@ def meta_forward(state, x, heads, key_heads, eps, theta):
     return norm(h, state["norm.weight"]) @ state["output.weight"].T
 
 
+@pytest.mark.row("LM-51", reference="hand calculation: Meta's model.py, complex rotary positions")
 def test_meta_llama_equals_meta_arithmetic(tmp_path):
     hf, own = META_CASES["llama-3"]
     theirs = random_model(tf.LlamaConfig(**LLAMA, **hf))
@@ -421,6 +437,7 @@ def write_openai(folder, theirs):
     write_bundle(folder / "model.ckpt", openai_state(theirs))
 
 
+@pytest.mark.row("LM-51", reference="transformers")
 def test_openai_tensorflow_checkpoints(tmp_path):
     theirs = random_model(tf.GPT2Config(**GPT2))
     write_openai(tmp_path / "124M", theirs)
@@ -434,6 +451,7 @@ def test_openai_tensorflow_checkpoints(tmp_path):
     assert_same_logits(tmp_path / "hf", theirs)
 
 
+@pytest.mark.row("LM-51", reference="hand calculation")
 def test_the_bundle_of_a_checkpoint_by_hand(tmp_path):
     """One int64 scalar `n` = 7: every byte of the index written out, as the format's description gives them."""
     header = bytes.fromhex("0801 1a02 0801".replace(" ", ""))  # one shard; version 1
@@ -540,13 +558,125 @@ def crc_places(raw):
 # -- RWKV --------------------------------------------------------------------------------------------------------------
 
 
-def test_rwkv_files_are_read_and_named(tmp_path):
-    names = ["emb.weight", "blocks.0.ln0.weight", "blocks.0.att.time_decay", "blocks.0.att.key.weight", "head.weight"]
-    tensors = {name: torch.randn(4, 4).bfloat16() for name in names}
-    torch.save(tensors, tmp_path / "RWKV-4-Pile.pth")
-    with open_weights(tmp_path) as weights:
-        assert {name: tensor.tolist() for name, tensor in weights.tensors()} == {
-            n: t.tolist() for n, t in tensors.items()
-        }
+def rwkv_state(version, layers=2, width=64, vocab=40, head=32, rank=8):
+    """Random tensors under the names and shapes that RWKV-LM gives a model of `version` 4, 5 (5.2), 6 or 7."""
+    line, heads, hidden = (1, 1, width), (width // head, head), (4 if version in (4, 7) else 3.5)
+    square, tall = (width, width), (int(hidden * width), width)
+    att = {f"{name}.weight": square for name in ("receptance", "key", "value", "output")}
+    ffn = {"key.weight": tall, "value.weight": tall[::-1]}
+    if version != 7:
+        ffn |= {"receptance.weight": square}
+    if version in (4, 5):
+        att |= {f"time_mix_{name}": line for name in ("kvr" if version == 4 else "kvrg")}
+        ffn |= {"time_mix_k": line, "time_mix_r": line}
+    if version == 4:
+        att |= {"time_decay": (width,), "time_first": (width,)}
+    else:
+        att |= {"ln_x.weight": (width,), "ln_x.bias": (width,)}
+    if version in (5, 6):
+        att |= {"gate.weight": square, "time_faaaa": heads, "time_decay": heads if version == 5 else line}
+    if version == 6:
+        att |= {f"time_maa_{name}": line for name in "xwkvrg"}
+        att |= {"time_maa_w1": (width, 5 * 32), "time_maa_w2": (5, 32, width)}
+        att |= {"time_decay_w1": (width, 64), "time_decay_w2": (64, width)}
+        ffn |= {"time_maa_k": line, "time_maa_r": line}
+    if version == 7:
+        att |= {f"x_{name}": line for name in "rwkvag"} | {"k_k": line, "k_a": line, "r_k": heads}
+        att |= {f"{name}0": line for name in "wav"}
+        att |= {f"{name}1": (width, rank) for name in "wavg"} | {f"{name}2": (rank, width) for name in "wavg"}
+        ffn |= {"x_k": line}
+    shapes = {"emb.weight": (vocab, width), "head.weight": (vocab, width)}
+    norms = ["blocks.0.ln0", "ln_out", *(f"blocks.{i}.ln{n}" for i in range(layers) for n in (1, 2))]
+    shapes |= {f"{norm}.{leaf}": (width,) for norm in norms for leaf in ("weight", "bias")}
+    for i in range(layers):
+        first = version == 7 and i == 0  # the first layer of version 7 makes the values that later ones mix in
+        shapes |= {f"blocks.{i}.att.{name}": s for name, s in att.items() if not (first and name in ("v0", "v1", "v2"))}
+        shapes |= {f"blocks.{i}.ffn.{name}": s for name, s in ffn.items()}
+    torch.manual_seed(version)
+    return {name: (torch.randn(shape) * 0.3).bfloat16() for name, shape in shapes.items()}
+
+
+def assert_same_tensors(path, expected):
+    """Every tensor, read one at a time, with its dtype, shape and bits; and what the reader lists without reading."""
+    with open_weights(path) as weights:
+        assert set(weights.names()) == set(expected)
+        for name in weights.names():
+            found, meta = weights.get(name), weights.meta(name)
+            assert (found.shape, found.dtype) == (expected[name].shape, expected[name].dtype), name
+            assert (meta.shape, f"torch.{meta.dtype}") == (tuple(found.shape), str(found.dtype)), name
+            assert torch.equal(bits(found), bits(expected[name])), name
+
+
+RWKV_FILES = {4: "RWKV-4-Pile-tiny", 5: "RWKV-5-World-tiny-v2", 6: "RWKV-x060-World-tiny", 7: "RWKV-x070-World-tiny"}
+rwkv_versions = pytest.mark.parametrize("version", RWKV_FILES)
+
+
+@pytest.mark.row("LM-51", reference="torch.load")
+@rwkv_versions
+def test_rwkv_files_are_read_as_torch_load_reads_them(tmp_path, version):
+    file = tmp_path / f"{RWKV_FILES[version]}.pth"
+    torch.save(rwkv_state(version), file)
+    expected = torch.load(file, weights_only=True)
+    assert_same_tensors(tmp_path, expected)
+    shown = main_json("models", "show", str(file), "--tensors")
+    assert {row["name"]: tuple(row["shape"]) for row in shown["tensors"]} == {
+        n: tuple(t.shape) for n, t in expected.items()
+    }
     with pytest.raises(CheckpointError, match="is an RWKV checkpoint"):
         load_model(tmp_path)
+
+
+@pytest.mark.row("LM-51", reference="torch.load, safetensors")
+@rwkv_versions
+def test_rwkv_files_are_written_as_pth_and_as_safetensors(tmp_path, version):
+    """.pth -> .pth, .pth -> safetensors (several shards) -> .pth: other libraries read each with the same bits."""
+    expected, file = rwkv_state(version), tmp_path / "rwkv.pth"
+    torch.save(expected, file)
+    again, shards, back = tmp_path / "again.pth", tmp_path / "shards", tmp_path / "back.pth"
+    main_json("export", "weights", str(file), str(again))
+    main_json("export", "weights", str(file), str(shards), "--max-shard-size", "30KB")
+    main_json("export", "weights", str(shards), str(back))
+    for path in (again, back):
+        found = torch.load(path, weights_only=True)
+        assert set(found) == set(expected)
+        assert all(torch.equal(bits(found[name]), bits(tensor)) for name, tensor in expected.items())
+        assert path.stat().st_size < file.stat().st_size * 1.1
+    files = sorted(shards.glob("*.safetensors"))
+    assert len(files) > 1
+    found = {name: tensor for part in files for name, tensor in load_file(part).items()}
+    assert set(found) == set(expected)
+    assert all(torch.equal(bits(found[name]), bits(tensor)) for name, tensor in expected.items())
+    assert_same_tensors(shards, expected)
+
+
+@pytest.mark.row("LM-51", reference="rwkv")
+@pytest.mark.parametrize("version", [4, 5, 6])
+def test_the_rwkv_library_runs_what_was_written(tmp_path, version, monkeypatch):
+    """BlinkDL's own library takes names and shapes for a model of that version; the rewritten file gives its logits."""
+    monkeypatch.setenv("RWKV_JIT_ON", "0")
+    monkeypatch.setenv("RWKV_CUDA_ON", "0")
+    rwkv = pytest.importorskip("rwkv.model")
+    torch.save(rwkv_state(version), tmp_path / "theirs.pth")
+    main_json("export", "weights", str(tmp_path / "theirs.pth"), str(tmp_path / "shards"))
+    main_json("export", "weights", str(tmp_path / "shards"), str(tmp_path / "ours.pth"))
+    logits = []
+    for name in ("theirs", "ours"):
+        model = rwkv.RWKV(model=str(tmp_path / name), strategy="cpu fp32", verbose=False)
+        assert int(model.version) == version
+        logits.append(model.forward([3, 1, 4, 1, 5], None)[0])
+    assert logits[0].shape == (40,)
+    assert logits[0].isfinite().all()
+    assert logits[0].std() > 0
+    assert torch.equal(*logits)
+
+
+def test_parts_of_a_storage_are_written_alone(tmp_path):
+    table = torch.randn(1000, 8)
+    torch.save({"a": table[:2], "b": table.t(), "c": table, "d": table}, tmp_path / "x.pth")
+    with open_weights(tmp_path / "x.pth") as weights:
+        write_weights(weights, tmp_path / "y.pth")
+        write_weights(weights, tmp_path / "y")
+    for path in (tmp_path / "y.pth", tmp_path / "y"):
+        assert_same_tensors(path, {"a": table[:2], "b": table.t(), "c": table, "d": table})
+    with pytest.raises(UsageError, match="exists"), open_weights(tmp_path / "x.pth") as weights:
+        write_weights(weights, tmp_path / "y.pth")

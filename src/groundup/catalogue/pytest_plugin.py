@@ -1,11 +1,12 @@
 """Pytest: `@pytest.mark.row("TOK-09", reference="tokenizers")` says what a test proves; `--catalogue PATH` records.
 
-An unknown row id, or a marker without a reference, stops the collection. Works under pytest-xdist: what a marker says
-travels with the test's report, and the controlling process writes the file.
+A marked test that was deselected (`-m "not slow"`) is recorded as "not run". An unknown row id, or a marker without a
+reference, stops the collection. Works under pytest-xdist: what a marker says travels with the test's report, and the
+controlling process writes the file.
 """
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +15,7 @@ from groundup.catalogue.results import TestResult, write_results
 from groundup.catalogue.rows import all_rows
 
 PROPERTY = "catalogue_row"
+NOT_RUN = pytest.StashKey[set[tuple[str, str, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +42,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.user_properties.append((PROPERTY, [mark.args[0], mark.kwargs["reference"]]))
     if problems:
         raise pytest.UsageError("\n".join(dict.fromkeys(problems)))
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Note the marked tests that this run leaves out."""
+    for item in items:
+        marks = [mark for mark in item.iter_markers("row") if not marker_problem(mark)]
+        noted = item.config.stash.setdefault(NOT_RUN, set())
+        noted.update((mark.args[0], mark.kwargs["reference"], item.nodeid) for mark in marks)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist hands its notes on."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[PROPERTY] = [list(key) for key in session.config.stash.get(NOT_RUN, set())]
 
 
 def marker_problem(mark: pytest.Mark) -> str:
@@ -71,8 +88,16 @@ class Recorder:
             before = self.outcomes.get(key, "passed")
             self.outcomes[key] = max(before, outcome(report), key=SEVERITY.index)
 
-    def pytest_sessionfinish(self) -> None:
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker has ended: take its notes of what was left out."""
+        for row, reference, nodeid in getattr(node, "workeroutput", {}).get(PROPERTY, []):
+            self.outcomes.setdefault((row, reference, nodeid), "not run")
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the file."""
+        for key in session.config.stash.get(NOT_RUN, set()):
+            self.outcomes.setdefault(key, "not run")
         write_results(
             self.path,
             [

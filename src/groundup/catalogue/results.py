@@ -16,7 +16,7 @@ from groundup.catalogue.rows import Row, all_rows
 
 @dataclass(frozen=True)
 class TestResult:
-    """One marked test: `outcome` is passed, failed, skipped, or xfailed (pytest's words)."""
+    """One marked test: `outcome` is passed, failed, skipped, xfailed (pytest's words), or not run (deselected)."""
 
     __test__ = False  # pytest: this is no test class
 
@@ -29,25 +29,27 @@ class TestResult:
 
 @dataclass(frozen=True)
 class Proof:
-    """A row and the marked tests that ran for it."""
+    """A row and its marked tests."""
 
     row: Row
     tests: tuple[TestResult, ...]
 
     @property
     def proven(self) -> bool:
-        """At least one test ran, and every one passed: a skip hides a clause of the row, so it proves nothing."""
+        """At least one test ran, and every one passed: one that was skipped or left out may hold a clause."""
         return bool(self.tests) and all(test.outcome == "passed" for test in self.tests)
 
     @property
     def status(self) -> str:
-        """`proven`; `failing` or `skipped` where a test is; `missing` without any test."""
+        """`proven`; `failing`, `skipped` or `not run` where a test is, the worst of them; `missing` without any."""
         outcomes = {test.outcome for test in self.tests}
         if not outcomes:
             return "missing"
         if self.proven:
             return "proven"
-        return "failing" if "failed" in outcomes else "skipped"
+        if "failed" in outcomes:
+            return "failing"
+        return "skipped" if outcomes - {"passed", "not run"} else "not run"
 
 
 def write_results(path: Path, tests: Iterable[TestResult]) -> None:
@@ -59,9 +61,17 @@ def write_results(path: Path, tests: Iterable[TestResult]) -> None:
 
 
 def read_results(paths: Iterable[Path]) -> list[TestResult]:
-    """The results of several files; of a test that several name, the one written last counts."""
+    """The results of several files; of a test that several name, the one written last counts.
+
+    A run that left a test out says nothing about it, so the result of an earlier run stands; where there is none the
+    test is "not run".
+    """
     files = sorted((_read(path) for path in paths), key=lambda data: datetime.fromisoformat(data["written"]))
-    latest = {(test["row"], test["test"]): test for data in files for test in data["tests"]}
+    latest: dict[tuple[str, str], dict] = {}
+    for test in (test for data in files for test in data["tests"]):
+        key = (test["row"], test["test"])
+        if key not in latest or test["outcome"] != "not run":
+            latest[key] = test
     return [TestResult(**test) for test in latest.values()]
 
 

@@ -1,4 +1,4 @@
-"""`groundup export hf`: any model that can be loaded, as a complete Hugging Face folder.
+"""`groundup export hf`: any model that can be loaded, as a complete Hugging Face folder; `export weights`: tensors.
 
 The folder is written beside its final name, loaded again and compared with the source (greedy tokens of several
 prompts) before it takes that name; when anything fails, nothing is left and an older folder stays as it was.
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import CliPositionalArg
 
-from groundup.base.console import say, warn
+from groundup.base.console import as_size, say, warn
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import atomic_folder, read_json
 from groundup.commands.command import Command
@@ -108,6 +108,28 @@ class ExportHF(Command):
         from groundup.tokenizers.hub import load_tokenizer
 
         return load_tokenizer(self.tokenizer)
+
+
+class ExportWeights(Command):
+    """Write the tensors of any known form under the names they have: as a .pth file, or as a folder of safetensors."""
+
+    source: CliPositionalArg[str]
+    """A folder or file of weights in any known form, or a name (`tiny`); RWKV's files too."""
+    target: CliPositionalArg[Path]
+    """A new .pth, .pt or .bin file for torch.load, or a new folder for model.safetensors."""
+    max_shard_size: Annotated[str, BeforeValidator(str), AfterValidator(check_size)] = "5GB"
+    """Largest file of safetensors: 5GB, 200MB, 10KB."""
+
+    def run(self) -> dict[str, Any]:
+        """Write them, and say how many."""
+        from groundup.models.formats.formats import open_weights
+        from groundup.models.formats.writing import write_weights
+
+        with open_weights(self.source) as weights:
+            target = write_weights(weights, self.target.expanduser(), read_size(self.max_shard_size))
+            tensors, nbytes = len(weights.names()), weights.nbytes
+        say(f"written to {target}: {tensors:,} tensors, {as_size(nbytes)}")
+        return {"source": self.source, "target": str(target), "tensors": tensors, "bytes": nbytes}
 
 
 def model_of(source: str) -> str:

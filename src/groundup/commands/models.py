@@ -28,6 +28,12 @@ COLUMNS = {
 SIGNS = ("config.json", "params.json", "hparams.json")
 # The row of the catalogue that a published checkpoint confirms, by how its size's name begins; the longest counts.
 ROWS = {"gpt2": "LM-10", "llama-": "LM-25", "llama-2-": "LM-26", "llama-3-": "LM-28"}
+# What the released weights of a size are known to write, greedily: (prompt, continuation). Random weights have the same
+# shape, so a size that is not here is never confirmed.
+KNOWN_TEXTS = {
+    # Raschka 2024, chapter 6
+    "gpt2": ("Every effort moves you", " forward.\n\nThe first step is to understand the importance of your work"),
+}
 
 
 class ModelsList(Command):
@@ -129,14 +135,30 @@ class ModelsVerify(Command):
         same_text = all(check["same_greedy"] for check in checks)
         result["passed"] = bool(relative <= self.tolerance and same_text and tokens != "different")
         result["published_size"] = size = published_size(ours.config)
-        row = max((sign for sign in ROWS if size and size.startswith(sign)), key=len, default=None)
-        result["confirms"] = [ROWS[row]] if row and result["passed"] else []
+        known = result["passed"] and writes_known_text(size, ours, tokenizer)
+        result["confirms"] = [row_of(size)] if size and known else []
         say(_verdict(result, relative, self.tolerance))
         return result
 
     def exit_code(self, result: Any) -> int:
         """1 when something differed."""
         return 0 if result["passed"] else 1
+
+
+def row_of(size: str) -> str:
+    """The row of the catalogue that a published size belongs to."""
+    return ROWS[max((sign for sign in ROWS if size.startswith(sign)), key=len)]
+
+
+def writes_known_text(size: str | None, model: Any, tokenizer: Any) -> bool:
+    """Whether the model continues a prompt as the released weights of that size are known to."""
+    if size not in KNOWN_TEXTS or tokenizer is None:
+        return False
+    try:
+        prompt, continuation = (tokenizer.encode(text) for text in KNOWN_TEXTS[size])
+    except GroundupError:  # a vocabulary that lacks some of the characters
+        return False
+    return greedy(model, prompt, len(continuation)) == continuation
 
 
 def _size(name: str, config: Any) -> dict[str, Any]:
@@ -344,8 +366,15 @@ def _verdict(result: dict[str, Any], relative: float, tolerance: float) -> str:
     known = all_rows()
     lines += [f"confirms {row}: {known[row].title}" for row in result["confirms"] if row in known]
     if not result["confirms"]:
-        lines.append("it is of no published size that a row stands for, so it confirms no row of the catalogue")
+        lines.append(_unconfirmed(result["published_size"]))
     return "\n".join(lines)
+
+
+def _unconfirmed(size: str | None) -> str:
+    if size is None:
+        return "it is of no published size, so it confirms no row of the catalogue"
+    reason = "it does not write their known text" if size in KNOWN_TEXTS else "no text of theirs is known here"
+    return f"same shape as {size}; whether these are the released weights is open ({reason}): it confirms no row"
 
 
 def _summary(result: dict[str, Any]) -> str:

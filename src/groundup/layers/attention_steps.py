@@ -2,7 +2,9 @@
 
     SimpleSelfAttention   every token becomes a mean of all tokens, weighted by dot products; nothing is learned
     SelfAttention         learned queries, keys and values, scores divided by sqrt(d)   (Vaswani et al. 2017)
+    MatrixSelfAttention   the same with bare matrices in place of Linear layers; weights go from one to the other
     CausalAttention       no token sees a later one; dropout of the weights
+    BufferedAttention     the same with its mask kept as a buffer
     HeadByHead            several heads side by side, each a CausalAttention
     MultiHeadAttention    the same heads cut from one projection: equal numbers, fewer multiplications of matrices
 
@@ -46,6 +48,40 @@ class SelfAttention(nn.Module):
         return self.scores(x).softmax(dim=-1)
 
 
+class MatrixSelfAttention(nn.Module):
+    """SelfAttention with three bare matrices, drawn evenly from 0 to 1: x W, where nn.Linear computes x W^T.
+
+    (B, T, D) -> (B, T, d)
+    """
+
+    def __init__(self, dim: int, head_dim: int):
+        super().__init__()
+        self.wq = nn.Parameter(torch.rand(dim, head_dim))
+        self.wk = nn.Parameter(torch.rand(dim, head_dim))
+        self.wv = nn.Parameter(torch.rand(dim, head_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = x @ self.wq, x @ self.wk, x @ self.wv
+        return (q @ k.mT / k.shape[-1] ** 0.5).softmax(dim=-1) @ v
+
+    @torch.no_grad()
+    def take(self, layers: SelfAttention) -> None:
+        """Copy the weights of Linear layers without biases, transposed."""
+        for matrix, linear in self._pairs(layers):
+            matrix.copy_(linear.weight.T)
+
+    @torch.no_grad()
+    def give(self, layers: SelfAttention) -> None:
+        """Copy the matrices into Linear layers without biases, transposed."""
+        for matrix, linear in self._pairs(layers):
+            linear.weight.copy_(matrix.T)
+
+    def _pairs(self, layers: SelfAttention) -> list[tuple[Tensor, nn.Linear]]:
+        projections = [layers.q_proj, layers.k_proj, layers.v_proj]
+        assert all(linear.bias is None for linear in projections), "bare matrices have no biases"
+        return list(zip((self.wq, self.wk, self.wv), projections, strict=True))
+
+
 class CausalAttention(SelfAttention):
     """SelfAttention in which token t sees only tokens 0 .. t; weights are dropped in training."""
 
@@ -58,6 +94,26 @@ class CausalAttention(SelfAttention):
 
     def weights(self, x: Tensor) -> Tensor:
         return mask_scores(self.scores(x))
+
+
+class BufferedAttention(CausalAttention):
+    """CausalAttention whose mask is made once, for the longest text, and kept as a buffer.
+
+    A buffer moves with the module (`.to`), but is no parameter: no optimizer sees it. This one is not saved either,
+    because it follows from `context_length`, so both classes load each other's weights. The models here build masks per
+    call (`layers/masks.py`): a buffer that was made on the meta device has no values.
+    """
+
+    later: Tensor
+
+    def __init__(self, dim: int, head_dim: int, context_length: int, dropout: float = 0.0, bias: bool = False):
+        super().__init__(dim, head_dim, dropout, bias)
+        later = torch.ones(context_length, context_length, dtype=torch.bool).triu(1)
+        self.register_buffer("later", later, persistent=False)
+
+    def weights(self, x: Tensor) -> Tensor:
+        length = x.shape[-2]
+        return self.scores(x).masked_fill(self.later[:length, :length], -torch.inf).softmax(dim=-1)
 
 
 def mask_scores(scores: Tensor) -> Tensor:

@@ -41,12 +41,22 @@ def broken():
 def test_broken_teardown(broken): pass
 
 def test_unmarked(): pass
+
+@pytest.mark.row("TOK-06", reference="regex")
+def test_fast(): pass
+
+@pytest.mark.row("TOK-06", reference="regex")
+@pytest.mark.slow
+def test_slow(): pass
+
+@pytest.mark.slow
+def test_slow_and_unmarked(): pass
 """
 
 
 def run_pytest(folder: Path, suite: str, *options: str) -> subprocess.CompletedProcess:
     (folder / "test_suite.py").write_text(suite)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = row: the row\n")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n row: the row\n slow: the time\n")
     plugins = ["-p", "groundup.catalogue.pytest_plugin", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-q", *plugins, *options]
     environment = os.environ | {"PYTHONPATH": str(Path(groundup.__file__).parents[1])}
@@ -83,7 +93,30 @@ def test_plugin_records_outcomes(tmp_path, options):
     assert found["TOK-03"] == "skipped"
     assert found["TOK-04"] == "skipped"
     assert found["TOK-05"] == "failing"
-    assert found["TOK-06"] == "missing"
+    assert found["TOK-06"] == "proven"
+    assert found["TOK-07"] == "missing"
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "xdist"])
+def test_what_a_run_leaves_out_is_recorded_and_withholds_the_proof(tmp_path, options):
+    fast, full = tmp_path / "fast.json", tmp_path / "full.json"
+    run_pytest(tmp_path, SUITE, "--catalogue", str(fast), "-m", "not slow", *options)
+    outcomes = {(test.test.partition("::")[2], test.outcome) for test in read_results([fast]) if test.row == "TOK-06"}
+    assert outcomes == {("test_fast", "passed"), ("test_slow", "not run")}
+    assert status(fast)["TOK-06"] == "not run"
+    assert status(fast)["TOK-02"] == "failing"
+    run_pytest(tmp_path, SUITE, "--catalogue", str(full), *options)
+    assert status(full)["TOK-06"] == "proven"
+
+
+@pytest.mark.parametrize("earlier", ["passed", "failed"])
+def test_an_earlier_result_stands_where_a_later_run_left_the_test_out(tmp_path, earlier):
+    full, fast = tmp_path / "full.json", tmp_path / "fast.json"
+    for path, outcome, day in [(full, earlier, 1), (fast, "not run", 2)]:
+        write_results(path, [TestResult("TOK-01", "t.py::test", "t.py", "x", outcome)])
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"written": f"2026-01-0{day}T00:00:00+00:00"}))
+    assert [test.outcome for test in read_results([fast, full])] == [earlier]
+    assert [test.outcome for test in read_results([fast])] == ["not run"]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,12 @@ def test_code_parses(path):
     assert not blocks_that_do_not_parse(path.read_text(encoding="utf-8"))
 
 
+def test_every_page_is_linked_from_the_index():
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert pages <= set(re.findall(r"\]\(([\w-]+\.md)\)", index))
+
+
 def test_faults_are_seen():
     assert broken_links("[a](absent.md) [b](#none) [c](#here)\n# Here", ROOT) == ["absent.md", "#none"]
     assert unknown_commands("`groundup quickstrt x` `make nothing`\n    groundup chatt\n") == [

@@ -9,6 +9,7 @@ from groundup.layers.attention import Attention, AttentionCore, group_heads
 from groundup.layers.attention_steps import (
     CausalAttention,
     HeadByHead,
+    MatrixSelfAttention,
     MultiHeadAttention,
     SelfAttention,
     SimpleSelfAttention,
@@ -43,29 +44,35 @@ def test_attention_without_weights_gives_the_published_numbers():
 
 
 @pytest.mark.row("LAY-16", reference="published: Raschka 2024, chapter 3")
-def test_learned_attention_and_the_transfer_of_its_weights():
-    """Matrices written by hand (v1) and Linear layers (v2) are the same once weights are transferred, transposed."""
-    torch.manual_seed(789)
-    layers = SelfAttention(3, 2)
-    expected = torch.tensor([[-0.0739, 0.0713], [-0.0748, 0.0703], [-0.0749, 0.0702]])
-    assert_close(layers(JOURNEY)[:3], expected, atol=1e-4, rtol=0)
-    wq, wk, wv = (p.weight.T for p in (layers.q_proj, layers.k_proj, layers.v_proj))
-    q, k, v = JOURNEY @ wq, JOURNEY @ wk, JOURNEY @ wv
-    assert_close(layers(JOURNEY), torch.softmax(q @ k.T / 2**0.5, dim=-1) @ v)
-
-
-@pytest.mark.row("LAY-16", reference="published: Raschka 2024, chapter 3")
-def test_the_first_version_with_matrices_drawn_from_0_to_1():
-    """SelfAttention_v1 holds bare matrices (in, out); transferred, transposed, our layers print its numbers."""
+def test_version_1_with_matrices_drawn_from_0_to_1():
     torch.manual_seed(123)
-    wq, wk, wv = (torch.rand(3, 2) for _ in range(3))
-    layers = SelfAttention(3, 2)
-    for projection, matrix in ((layers.q_proj, wq), (layers.k_proj, wk), (layers.v_proj, wv)):
-        projection.weight.data = matrix.T.clone()
+    matrices = MatrixSelfAttention(3, 2)
     expected = torch.tensor(
         [[0.2996, 0.8053], [0.3061, 0.8210], [0.3058, 0.8203], [0.2948, 0.7939], [0.2927, 0.7891], [0.2990, 0.8040]]
     )
-    assert_close(layers(JOURNEY), expected, atol=1e-4, rtol=0)
+    assert_close(matrices(JOURNEY), expected, atol=1e-4, rtol=0)  # printed with four digits
+    assert sorted(name for name, _ in matrices.named_parameters()) == ["wk", "wq", "wv"]
+
+
+@pytest.mark.row("LAY-16", reference="published: Raschka 2024, chapter 3")
+def test_version_2_with_linear_layers():
+    torch.manual_seed(789)
+    expected = torch.tensor([[-0.0739, 0.0713], [-0.0748, 0.0703], [-0.0749, 0.0702]])
+    assert_close(SelfAttention(3, 2)(JOURNEY)[:3], expected, atol=1e-4, rtol=0)  # printed with four digits
+
+
+@pytest.mark.row("LAY-16", reference="property: equal outputs and gradients after the transfer")
+@pytest.mark.parametrize("towards", ["matrices", "layers"])
+def test_weights_go_from_one_version_to_the_other(towards):
+    torch.manual_seed(0)
+    matrices, layers = MatrixSelfAttention(3, 2), SelfAttention(3, 2)
+    assert not torch.allclose(matrices(JOURNEY), layers(JOURNEY))
+    matrices.take(layers) if towards == "matrices" else matrices.give(layers)
+    for module in (matrices, layers):
+        module(JOURNEY).square().sum().backward()
+    assert_close(matrices(JOURNEY), layers(JOURNEY))
+    for matrix, linear in zip(matrices.parameters(), layers.children(), strict=True):
+        assert_close(matrix.grad, linear.weight.grad.T)
 
 
 @pytest.mark.row("LAY-17", reference="published: Raschka 2024, chapter 3")

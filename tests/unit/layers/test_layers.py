@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from groundup.layers import init
 from groundup.layers.activations import ACTIVATIONS, activation, mish, squared_relu
+from groundup.layers.attention_steps import BufferedAttention, CausalAttention
 from groundup.layers.block import Block
 from groundup.layers.context import Context
 from groundup.layers.embedding import Embedding, PositionalEmbedding
@@ -47,20 +48,34 @@ def test_learned_positions_are_added_by_position_not_by_slot():
 
 
 @pytest.mark.row("LAY-02", reference="torch")
-def test_linear_bias_and_buffers():
+def test_linear_and_its_bias():
     assert MLP(4, 8, bias=False).up_proj.bias is None
     assert MLP(4, 8).up_proj.bias is not None
     x = torch.randn(3, 4)
     linear = MLP(4, 8).up_proj
     assert_close(linear(x), x @ linear.weight.T + linear.bias)
-    # A buffer moves and is saved with the module but is not trained; a non-persistent one is not even saved.
-    module = nn.Module()
-    module.register_buffer("kept", torch.zeros(2))
-    module.register_buffer("derived", torch.zeros(2), persistent=False)
-    module.weight = nn.Parameter(torch.zeros(2))
-    assert [name for name, _ in module.named_parameters()] == ["weight"]
-    assert sorted(module.state_dict()) == ["kept", "weight"]
-    assert {tensor.dtype for tensor in module.to(torch.float64).buffers()} == {torch.float64}
+
+
+@pytest.mark.row("LAY-02", reference="torch")
+def test_a_buffer_moves_with_the_module_and_is_neither_trained_nor_saved():
+    """The mask of attention as a buffer: the numbers of the same attention without one, and torch's rules for both."""
+    torch.manual_seed(0)
+    buffered, plain = BufferedAttention(3, 2, context_length=8), CausalAttention(3, 2)
+    assert [name for name, _ in buffered.named_buffers()] == ["later"]
+    assert [name for name, _ in plain.named_buffers()] == []
+    names = ["k_proj.weight", "q_proj.weight", "v_proj.weight"]
+    assert sorted(name for name, _ in buffered.named_parameters()) == sorted(buffered.state_dict()) == names
+    plain.load_state_dict(buffered.state_dict())
+    x = torch.randn(2, 5, 3)
+    assert_close(buffered(x), plain(x))
+    before = buffered.later.clone()
+    optimizer = torch.optim.SGD(buffered.parameters(), lr=1.0, weight_decay=0.5)
+    buffered(x).square().sum().backward()
+    optimizer.step()
+    assert torch.equal(buffered.later, before)
+    assert not torch.equal(buffered.q_proj.weight, plain.q_proj.weight)
+    assert buffered.to(torch.float64).later.dtype == torch.bool
+    assert buffered.to("meta").later.is_meta
 
 
 @pytest.mark.row("LAY-03", reference="torch")

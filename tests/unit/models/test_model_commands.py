@@ -125,6 +125,33 @@ def test_verify_passes_a_sound_checkpoint(folder, capsys):
     assert all(check["same_greedy"] for check in found["prompts"])
 
 
+def test_verify_confirms_a_row_by_the_known_text_and_not_by_shape(folder, capsys, monkeypatch):
+    """Random weights of a published shape are "same shape"; those that write the known text confirm the row."""
+    from groundup.commands import models
+    from groundup.commands.probe import greedy
+    from groundup.tokenizers.hub import load_tokenizer
+
+    monkeypatch.setattr(models, "published_size", lambda config: "gpt2")
+    code, out, _ = answer(capsys, "models", "verify", folder, "--new-tokens", 4)
+    assert code == 0
+    assert "same shape as gpt2" in out
+    assert "confirms LM-10" not in out
+
+    characters = load_tokenizer(folder)
+    save_model(model(characters.vocab_size), folder)  # every id that it writes is a character
+    prompt = "The cat"
+    continued = characters.decode(greedy(load_model(folder), characters.encode(prompt), 5))
+    monkeypatch.setitem(models.KNOWN_TEXTS, "gpt2", (prompt, continued))
+    _, out, _ = answer(capsys, "models", "verify", folder, "--new-tokens", 4)
+    assert "confirms LM-10" in out
+    monkeypatch.setitem(models.KNOWN_TEXTS, "gpt2", (prompt, continued[:-1] + "T"))
+    assert answer_json(capsys, "models", "verify", folder, "--new-tokens", 4)[1]["confirms"] == []
+
+    monkeypatch.setattr(models, "published_size", lambda config: "llama-2-7b")
+    _, found, _ = answer_json(capsys, "models", "verify", folder, "--new-tokens", 4)
+    assert (found["published_size"], found["confirms"]) == ("llama-2-7b", [])
+
+
 def test_verify_fails_when_the_models_differ(folder, capsys, monkeypatch):
     from groundup.layers.norms import RMSNorm
 

@@ -86,6 +86,7 @@ def payloads(canary):
 NAMES = sorted(payloads("canary"))
 
 
+@pytest.mark.row("LM-51", reference="property: a canary file stays absent")
 @pytest.mark.parametrize("container", [zipped, legacy])
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_executed(tmp_path, name, container):
@@ -101,6 +102,7 @@ def test_nothing_is_executed(tmp_path, name, container):
     assert not canary.exists()
 
 
+@pytest.mark.row("LM-51", reference="pickle")
 def test_the_canary_sings_in_pythons_own_unpickler(tmp_path):
     canary = tmp_path / "canary"
     raw = payloads(canary)["os.system, protocol 2"]
@@ -114,6 +116,7 @@ def test_the_message_names_what_was_asked_for(tmp_path):
         TorchFile(tmp_path / "x.pth")
 
 
+@pytest.mark.row("LM-51", reference="property")
 def test_reading_does_not_import_what_is_named(tmp_path):
     zipped(tmp_path / "x.pth", b"\x80\x02cantigravity\nfly\n)R.")
     with pytest.raises(CheckpointError):
@@ -272,6 +275,7 @@ def test_endless_pickles_are_cut_off(monkeypatch):
         read_pickle(io.BytesIO(b"\x80\x02" + b"N" * 2000 + b"."), **options)
 
 
+@pytest.mark.row("LM-51", reference="pickle")
 def test_plain_data_is_read_as_python_reads_it():
     value = {
         "list": [1, -2, 3.5, None, True, False, 2**40, -(2**70)],

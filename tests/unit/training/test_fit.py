@@ -213,6 +213,24 @@ def test_bad_data_is_reported_before_the_first_update(tmp_path):
         fit(ToyModel(), LanguageModeling(), [], settings(tmp_path / "c"))
 
 
+@pytest.mark.row("OPT-10", reference="hand calculation")
+def test_the_ramp_enlarges_the_batches_of_a_training(tmp_path):
+    """Rows of 12 tokens, from 1 to 6 a step over the first 300 tokens: 12 + (72 - 12) min(1, seen / 300), in rows."""
+    ramp = {"start_tokens": 12, "ramp_tokens": 300}
+    data = ToyLoader(toy_rows(30), 6)
+    run = fit(ToyModel(), LanguageModeling(), data, settings(tmp_path, steps=25, batch_ramp=ramp))
+    tokens, expected = 0, []
+    while len(expected) < 25:
+        tokens += 12 * max(1, int(12 + 60 * min(1, tokens / 300)) // 12)
+        expected.append(tokens)
+    found = [event["tokens"] for event in run.metrics("train")]
+    assert found == expected
+    steps = [b - a for a, b in zip([0, *found], found, strict=False)]
+    assert steps == sorted(steps)
+    assert (steps[0], steps[-1]) == (12, 72)
+
+
+@pytest.mark.row("OPT-24", reference="hand calculation")
 def test_ends_by_tokens_epochs_and_early_stopping(tmp_path):
     def train(name, callbacks=(), **options):
         return fit(ToyModel(), LanguageModeling(), [toy_rows(30)], settings(tmp_path / name, **options), callbacks)

@@ -41,6 +41,19 @@ def train(training, model=None, rows=None, events=None):
     return run, network
 
 
+def command(words, events=None):
+    """A command line of `groundup train`, with `Events` among the callbacks of its run; the rest is as users get it."""
+    from groundup.cli import main
+    from groundup.commands.train import Train
+
+    callbacks = Train._callbacks
+    Train._callbacks = lambda self, *parts: [*callbacks(self, *parts), Events(**(events or {}))]
+    try:
+        raise SystemExit(main(words))
+    finally:
+        Train._callbacks = callbacks
+
+
 def start(target=train, **arguments):
     """A process that runs `target`; its `exitcode` is negative when a signal killed it."""
     context = multiprocessing.get_context("forkserver")

@@ -199,5 +199,6 @@ def torch_files(folder: Path) -> list[Path]:
 
 
 def is_rwkv(weights: Any) -> bool:
-    """Whether the names are those of BlinkDL's RWKV files."""
-    return "emb.weight" in weights and any(name.startswith("blocks.0.att.time_") for name in weights.names())
+    """Whether the names are those of BlinkDL's RWKV files: `time_...` up to version 6, `x_r` in version 7."""
+    signs = ("blocks.0.att.time_", "blocks.0.att.x_r")
+    return "emb.weight" in weights and any(name.startswith(signs) for name in weights.names())
