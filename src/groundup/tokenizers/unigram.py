@@ -232,7 +232,7 @@ class UnigramModel:
         return [(self._named(word, cut), score) for cut, score in self.lattice.n_best(word, n)]
 
     def log_likelihood(self, word: str) -> float:
-        """log P(word) = log of the sum of P over all ways to cut it."""
+        """The marginal likelihood: log P(word) = log of the sum of P over all ways to cut it."""
         return self.lattice.forward(word)[-1]
 
     def _named(self, word: str, cut: Cut) -> Cut:
