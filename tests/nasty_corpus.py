@@ -3,6 +3,7 @@
 Tests compare our ids with a reference library's, line by line.
 """
 
+# ruff: noqa: E501, RUF001
 import gzip
 import json
 import random
