@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from groundup.tokenizers.byte_bpe import ByteBPE
     from groundup.tokenizers.characters import Characters
     from groundup.tokenizers.tokenizer import Tokenizer
+    from groundup.tokenizers.trie import Trie
+    from groundup.tokenizers.words import Words
 
 TOKENIZER = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
@@ -23,6 +25,8 @@ TEMPLATE = "chat_template.jinja"
 ANY_CHARACTER = r"[\s\S]"
 # transformers' way to say "no limit".
 NO_LIMIT = 10**30
+# Characters: more than any text that is tokenized at once.
+WHOLE_TEXT = 10**9
 
 
 def write_folder(tokenizer: "Tokenizer", folder: str | Path) -> None:
@@ -117,3 +121,36 @@ def _byte_level_pre_tokenizer(pattern: str) -> dict[str, Any]:
 
 def _split(pattern: str) -> dict[str, Any]:
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+def trie_to_json(tokenizer: "Trie") -> dict[str, Any]:
+    """Greedy longest match over byte symbols, as a WordPiece model that takes the whole text for one word."""
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return _frame(
+        tokenizer,
+        pre_tokenizer=level,
+        post_processor=tokenizer.post_processor,
+        decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        model={
+            "type": "WordPiece",
+            "unk_token": tokenizer.names.unk or "<unk>",
+            "continuing_subword_prefix": "",
+            "max_input_chars_per_word": WHOLE_TEXT,
+            "vocab": tokenizer.model_vocab,
+        },
+    )
+
+
+def words_to_json(tokenizer: "Words") -> dict[str, Any]:
+    """A word-level model over a split at white space and signs.
+
+    Without a decoder other readers put a space before every token, closing signs too.
+    """
+    removed = _split(r"\s+") | {"behavior": "Removed"}
+    return _frame(
+        tokenizer,
+        pre_tokenizer={"type": "Sequence", "pretokenizers": [removed, _split(tokenizer.signs)]},
+        post_processor=tokenizer.post_processor,
+        decoder=None,
+        model={"type": "WordLevel", "vocab": tokenizer.model_vocab, "unk_token": tokenizer.names.unk or "<unk>"},
+    )

@@ -11,7 +11,7 @@ import heapq
 import math
 import random
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -73,8 +73,9 @@ class Pieces:
         At each end the first edge to arrive stays unless a later one is better: the rule of both reference libraries.
         """
         size, root, unknown = len(text), self.root, self.unknown
-        best, came_from, ids = array(self.precision, bytes(8 * (size + 1))), [-1] * (size + 1), [UNKNOWN] * (size + 1)
-        rounded = array(self.precision, [0.0])
+        best: MutableSequence[float] = array(self.precision, [0.0]) * (size + 1)
+        came_from, ids = [-1] * (size + 1), [UNKNOWN] * (size + 1)
+        rounded: MutableSequence[float] = array(self.precision, [0.0])
         for start in range(size):
             here, node, end, single = best[start], root, start, False
             while end < size:
