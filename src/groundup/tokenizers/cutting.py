@@ -58,13 +58,15 @@ class Pattern:
 
 
 def matches(pattern: "regex.Pattern[str]", text: str) -> Iterator[Span]:
-    """Spans of the matches. An empty match right after another match does not count, as in Oniguruma.
+    """Spans of the matches. An empty match right after another does not count, as in Oniguruma, nor does any in "".
 
     Raises:
         UsageError: the pattern backtracks without end on this text.
     """
     limit = SECONDS_PER_MEGABYTE * max(0.25, len(text) / 2**20)
     last = -1
+    if not text:
+        return
     try:
         for match in pattern.finditer(text, timeout=limit):
             start, end = match.span()

@@ -6,8 +6,8 @@ What differs, and is translated:
 - `{n,m}+` is a repetition repeated (possessive elsewhere), `{n}?` one that may be absent (lazy elsewhere), and
   `{,m}` starts at 0.
 - A flag on its own, `(?i)`, holds up to the end of its group.
-- `\h` is a hexadecimal digit, `\R` any line end, `\z` the very end; `\w` leaves out joiners and takes in the
-  superscripts and fractions of Latin-1.
+- `\h` is a hexadecimal digit, `\R` any line end, `\z` the very end; `\w` leaves out joiners, and
+  outside of classes takes in the superscripts and fractions of Latin-1.
 - In classes, `[a[bc]]` is a union and `&&` an intersection.
 """
 
@@ -19,11 +19,12 @@ from groundup.base.errors import CheckpointError
 
 MAX_LENGTH = 2**16
 
-_WORD = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\xb2\xb3\xb9\xbc\xbd\xbe"
+_WORD = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"
+_LATIN_NUMBERS = r"\xb2\xb3\xb9\xbc\xbd\xbe"
 _HEX = "0-9A-Fa-f"
 _OUTSIDE = {
-    "w": f"[{_WORD}]",
-    "W": f"[^{_WORD}]",
+    "w": f"[{_WORD}{_LATIN_NUMBERS}]",
+    "W": f"[^{_WORD}{_LATIN_NUMBERS}]",
     "h": f"[{_HEX}]",
     "H": f"[^{_HEX}]",
     "R": r"(?>\r\n|[\n-\r\x85\u2028\u2029])",

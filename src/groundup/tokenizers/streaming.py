@@ -5,7 +5,7 @@ import codecs
 from groundup.tokenizers.tokenizer import Tokenizer
 
 UNFINISHED = "\ufffd"
-HELD_BACK = 64  # ids; what has not become text after so many is shown as it is
+HELD_BACK = 1024  # ids; what has not become text after so many is shown as it is
 
 
 class StreamDecoder:
