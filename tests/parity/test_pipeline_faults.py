@@ -188,12 +188,11 @@ def test_a_pattern_that_backtracks_without_end_is_stopped(tmp_path, monkeypatch)
 
     monkeypatch.setattr(cutting, "SECONDS_PER_MEGABYTE", 4)
     whole = spec("words")
-    whole["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "(a|b|ab)*c"}, "behavior": "Isolated"}
+    whole["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated"}
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     tokenizer = load_tokenizer(tmp_path)
-    assert isinstance(load_and_use(tmp_path / "tokenizer.json"), GroundupError | None)
     with pytest.raises(GroundupError, match="seconds"):
-        tokenizer.encode("ab" * 5000)
+        tokenizer.encode("a" * 80 + "b")
 
 
 def test_truncation_and_padding_in_the_file_are_not_applied(tmp_path):

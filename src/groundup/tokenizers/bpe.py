@@ -63,9 +63,10 @@ class BPEModel:
         vocab, ranks, made = self.vocab, {}, []
         for rank, (left, right) in enumerate(self.merges):
             joined = left + right[len(self.prefix) :]
-            if missing := next((token for token in (left, right, joined) if token not in vocab), None):
+            missing = [token for token in (left, right, joined) if token not in vocab]
+            if missing:
                 raise CheckpointError(
-                    f"merge {rank} ({left!r} + {right!r}) needs {missing!r}, which is not in the vocabulary"
+                    f"merge {rank} ({left!r} + {right!r}) needs {missing[0]!r}, which is not in the vocabulary"
                 )
             ranks[vocab[left], vocab[right]] = (rank, vocab[joined])
             made.append((self._length(left) + self._length(right), vocab[left], vocab[right], vocab[joined]))
