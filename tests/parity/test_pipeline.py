@@ -41,7 +41,7 @@ LIKELY = st.sampled_from(
     ]
 )
 TEXTS = st.text(YOUNG, max_size=40) | st.lists(LIKELY, max_size=40).map("".join)
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 _loaded: dict = {}
 
@@ -81,7 +81,7 @@ def check(ours, reference, text):
 @pytest.mark.parametrize("name", NAMES)
 def test_ids_offsets_and_text_are_the_librarys(pair, lines, name):
     ours, reference = pair(name)
-    for line in [FOREIGN, *lines[:120]]:
+    for line in [FOREIGN, *lines[:80]]:
         check(ours, reference, line)
 
 
@@ -111,7 +111,7 @@ def test_what_we_write_the_library_reads(pair, lines, name, tmp_path):
     again = load_tokenizer(tmp_path)
     assert again.fingerprint() == ours.fingerprint()
     assert type(again) is type(ours)
-    for line in [FOREIGN, *lines[:100]]:
+    for line in [FOREIGN, *lines[:60]]:
         theirs, expected = saved.encode(line), reference.encode(line)
         assert (theirs.ids, theirs.offsets) == (expected.ids, expected.offsets)
         assert saved.decode(theirs.ids) == reference.decode(theirs.ids)
@@ -175,6 +175,17 @@ def test_begin_and_end_are_those_of_the_file(pair, name):
 
 
 @pytest.mark.row("TOK-17", reference="tokenizers")
+def test_characters_that_bpe_without_an_unknown_token_drops(tmp_path):
+    """Ids are the library's; the library's later offsets slide, ours stay inside of the text."""
+    spec = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")])).to_str())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    reference, ours = tokenizers.Tokenizer.from_str(json.dumps(spec)), load_tokenizer(tmp_path)
+    for text in ("ab?ab", "?", "a?b", "好ab好", ""):
+        assert ours.encode(text) == reference.encode(text).ids
+    assert ours.encode_offsets("ab?ab").offsets == [(0, 2), (2, 5)]
+
+
+@pytest.mark.row("TOK-17", reference="tokenizers")
 def test_gpt_neox_both_ways(shared, lines):
     """The real 20B vocabulary: the fast class, and the same file part by part."""
     path = shared / "tokenizers" / "gpt-neox-20b.json"
@@ -184,7 +195,7 @@ def test_gpt_neox_both_ways(shared, lines):
     assert isinstance(fast, ByteBPE)
     assert isinstance(pipeline, Pipeline)
     assert reference.get_vocab_size() == 50277 == fast.vocab_size == pipeline.vocab_size
-    for line in lines[:600]:
+    for line in lines[:300]:
         check(fast, reference, line)
         check(pipeline, reference, line)
 

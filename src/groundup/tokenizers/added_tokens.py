@@ -94,19 +94,22 @@ class _Finder:
         for start, end, number in self.spans(text, allow_special):
             yield text[start:end] if number is None else number
 
+    def _found(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where spellings stand, wanted or not."""
+        return (match.span() for match in self._pattern.finditer(text)) if self._pattern else iter(())
+
     def spans(self, text: str, allow_special: bool) -> Iterator[tuple[int, int, int | None]]:
         """(start, end, id) of what was found, and of the text between, with None for an id."""
         done = 0
-        if self._pattern is not None and (allow_special or not self._only_special):
-            for match in self._pattern.finditer(text):
-                token = self.tokens[match.group()]
-                if (token.special and not allow_special) or not _stands_alone(token, text, *match.span()):
-                    continue
-                start, end = _with_spaces(token, text, *match.span(), done)
-                if start > done:
-                    yield done, start, None
-                yield start, end, token.id
-                done = end
+        for start, end in self._found(text) if allow_special or not self._only_special else ():
+            token = self.tokens[text[start:end]]
+            if (token.special and not allow_special) or not _stands_alone(token, text, start, end):
+                continue
+            start, end = _with_spaces(token, text, start, end, done)
+            if start > done:
+                yield done, start, None
+            yield start, end, token.id
+            done = end
         if done < len(text):
             yield done, len(text), None
 

@@ -89,7 +89,7 @@ class Pipeline(Tokenizer):
         self._follows = normalizer is not None and pre_tokenizer is not None and pre_tokenizer.asks_where
         self._cache: dict[str, tuple[int, ...]] = {}
 
-    def _encode(self, text: str, allowed_special: bool) -> Iterable[int]:
+    def _encode(self, text: str, allowed_special: bool) -> list[int]:
         if self._follows:
             return self._align(text, allowed_special).ids
         ids: list[int] = []

@@ -104,13 +104,15 @@ class Tokenizer:
             ids.append(self._required(self.eos_id, "EOS"))
         return ids
 
-    def _encode(self, text: str, allowed_special: bool) -> Iterable[int]:
+    def _encode(self, text: str, allowed_special: bool) -> list[int]:
         """Ids of a text that has a UTF-8 form, added tokens included."""
+        ids: list[int] = []
         for piece in self.added.cut(text, allowed_special):
             if isinstance(piece, int):
-                yield piece
+                ids.append(piece)
             else:
-                yield from self._encode_text(piece)
+                ids.extend(self._encode_text(piece))
+        return ids
 
     def encode_batch(
         self, texts: Sequence[str], *, bos: bool = False, eos: bool = False, allowed_special: bool = False
@@ -169,7 +171,7 @@ class Tokenizer:
         Where the bytes of the tokens are those of the text, offsets are found by counting. Others ask their own
         tokenizer.json, whose parts keep track of what they change.
         """
-        ids = list(self._encode(text, allowed_special))
+        ids = self._encode(text, allowed_special)
         pieces = [self._bytes[number] for number in ids]
         if b"".join(pieces) == text.encode("utf-8"):
             tokens = [self.token(number) for number in ids]
