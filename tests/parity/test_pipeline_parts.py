@@ -1,6 +1,5 @@
 """Normalizers, patterns, decoders and added tokens one by one, against the `tokenizers` library."""
 
-# ruff: noqa: E501
 import base64
 import contextlib
 import json

@@ -107,7 +107,7 @@ def read_model(part: Part) -> Model:
         CheckpointError: a kind that is not known, or a damaged vocabulary.
     """
     kind = _kind(part)
-    if kind not in MODELS:
+    if not isinstance(kind, str) or kind not in MODELS:
         raise CheckpointError(f"{part.where}: the model {kind!r:.80} is not supported; {', '.join(MODELS)} are")
     return MODELS[kind](part)
 
