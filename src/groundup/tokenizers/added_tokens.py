@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import regex
+from groundup.tokenizers.prefix_tree import PrefixTree
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,15 @@ class _Finder:
 
     def __init__(self, ids: dict[str, int]):
         self.ids = {content: number for content, number in ids.items() if content}
-        longest_first = sorted(self.ids, key=len, reverse=True)
-        self._pattern = regex.compile("|".join(map(regex.escape, longest_first))) if self.ids else None
+        self._tree = PrefixTree(self.ids)
 
     def cut(self, text: str) -> Iterator[str | int]:
         """Ids of what was found, and the text between."""
-        if self._pattern is None:
-            if text:
-                yield text
-            return
         end = 0
-        for match in self._pattern.finditer(text):
-            if match.start() > end:
-                yield text[end : match.start()]
-            yield self.ids[match.group()]
-            end = match.end()
+        for start, stop in self._tree.find(text):
+            if start > end:
+                yield text[end:start]
+            yield self.ids[text[start:stop]]
+            end = stop
         if end < len(text):
             yield text[end:]

@@ -1,0 +1,50 @@
+"""Finding any of many fixed spellings in a text: a tree of their characters (Fredkin, 1960).
+
+A regular expression with thousands of alternatives tries them one by one at every place; here a place costs as many
+steps as characters agree with some spelling, however many spellings there are.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import regex
+
+_END = ""  # the key of the whole spelling's length in its last node; characters are never empty
+
+
+class PrefixTree:
+    """Leftmost, then longest matches of any of the spellings, without overlaps.
+
+    Args:
+        spellings: not empty strings.
+    """
+
+    def __init__(self, spellings: Iterable[str]):
+        self._root: dict[str, Any] = {}
+        for spelling in spellings:
+            node = self._root
+            for character in spelling:
+                node = node.setdefault(character, {})
+            node[_END] = len(spelling)
+        first = "".join(map(regex.escape, self._root))
+        self._first = regex.compile(f"[{first}]") if first else None
+
+    def find(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where each match begins and ends, from left to right."""
+        place = 0
+        while self._first is not None and (match := self._first.search(text, place)) is not None:
+            start = match.start()
+            end = self._longest(text, start)
+            if end > start:
+                yield start, end
+            place = max(end, start + 1)
+
+    def _longest(self, text: str, start: int) -> int:
+        """The end of the longest spelling that begins at `start`; `start` where there is none."""
+        node, end = self._root, start
+        for place in range(start, len(text)):
+            node = node.get(text[place])
+            if node is None:
+                break
+            end = start + node.get(_END, end - start)
+        return end
