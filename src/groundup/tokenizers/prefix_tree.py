@@ -4,11 +4,11 @@ A regular expression with thousands of alternatives tries them one by one at eve
 steps as characters agree with some spelling, however many spellings there are.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import regex
-
+FEW = 8
 _END = ""  # the key of the whole spelling's length in its last node; characters are never empty
 
 
@@ -26,13 +26,12 @@ class PrefixTree:
             for character in spelling:
                 node = node.setdefault(character, {})
             node[_END] = len(spelling)
-        first = "".join(map(regex.escape, self._root))
-        self._first = regex.compile(f"[{first}]") if first else None
+        self._start = re.compile(_beginnings(self._root)) if self._root else None
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """Where each match begins and ends, from left to right."""
         place = 0
-        while self._first is not None and (match := self._first.search(text, place)) is not None:
+        while self._start is not None and (match := self._start.search(text, place)) is not None:
             start = match.start()
             end = self._longest(text, start)
             if end > start:
@@ -48,3 +47,15 @@ class PrefixTree:
                 break
             end = start + node.get(_END, end - start)
         return end
+
+
+def _beginnings(root: dict[str, Any]) -> str:
+    """A pattern for places where a spelling may begin: by two characters if few are the first, else by one."""
+    if len(root) > FEW:
+        return _any_of(root)
+    pairs = (re.escape(first) + ("" if _END in node else _any_of(node)) for first, node in root.items())
+    return "|".join(pairs)
+
+
+def _any_of(characters: Iterable[str]) -> str:
+    return f"[{''.join(map(re.escape, characters))}]"
