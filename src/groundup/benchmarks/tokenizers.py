@@ -26,6 +26,7 @@ from groundup.data.builtin import pystdlib
 WORKER = "groundup.benchmarks.tokenizers_worker"
 BEHIND_TIKTOKEN = 1.5
 PATTERNS = {"gpt2": "gpt2", "trained": "gpt4"}
+CASES = ("train", *PATTERNS)
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Work:
         vocab_size: of the tokenizers that are trained.
         threads: of training and batches; None for all processors.
         shared: the folder of real data and vocabularies, or None.
+        cases: some of `CASES`: training, and encoding with GPT-2's vocabulary and with one trained here.
     """
 
     megabytes: float
@@ -45,6 +47,7 @@ class Work:
     vocab_size: int
     threads: int | None
     shared: Path | None
+    cases: tuple[str, ...] = CASES
 
 
 def find_shared() -> Path | None:
@@ -112,7 +115,7 @@ def measure(work: Work, rounds: int) -> list[Comparison]:
         folder = Path(name)
         _write(folder / "train.json", documents)
         _write(folder / "encode.json", evenly(documents, work.encoded))
-        results = [training(folder, work, threads, rounds)]
+        results = [training(folder, work, threads, rounds)] if "train" in work.cases else []
         for vocabulary in vocabularies(folder, documents, work):
             results += encoding(folder, vocabulary, threads, rounds)
     return results
@@ -141,10 +144,12 @@ def vocabularies(folder: Path, documents: list[str], work: Work) -> Iterator[str
     from groundup.tokenizers.hub import load_vocab_and_merges
 
     files = work.shared / "tokenizers" if work.shared else Path("nowhere")
-    if (files / "gpt2-encoder.json").is_file() and (files / "gpt2.tiktoken").is_file():
+    if "gpt2" in work.cases and (files / "gpt2-encoder.json").is_file() and (files / "gpt2.tiktoken").is_file():
         load_vocab_and_merges(files / "gpt2-encoder.json", files / "gpt2-vocab.bpe").save_pretrained(folder / "gpt2")
         (folder / "gpt2" / "ranks.tiktoken").write_bytes((files / "gpt2.tiktoken").read_bytes())
         yield "gpt2"
+    if "trained" not in work.cases:
+        return
     trained = train_byte_bpe(documents, work.vocab_size, pattern=PATTERNS["trained"])
     trained.save_pretrained(folder / "trained")
     ranks = (f"{base64.b64encode(trained.token_bytes(n)).decode()} {n}\n" for n in range(trained.vocab_size))

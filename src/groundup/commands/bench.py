@@ -178,13 +178,16 @@ class BenchTokenizers(Bench):
     """Threads of training and batches; all processors when not given."""
     shared: Path | None = None
     """The folder of real texts and vocabularies; GROUNDUP_SHARED or ../shared when not given."""
+    cases: list[Literal["train", "gpt2", "trained"]] = ["train", "gpt2", "trained"]
+    """Training, encoding with GPT-2's vocabulary, and with one of GPT-4's pattern that is trained here."""
 
     def measure(self) -> "Sequence[Comparison]":
         """Everybody in turn, each in a process of its own; merges and ids must be equal."""
         from groundup.benchmarks.tokenizers import Work, find_shared, measure
 
         shared = self.shared or find_shared()
-        found = measure(Work(self.megabytes, self.encoded, self.vocab_size, self.threads, shared), self.rounds)
+        sizes = (self.megabytes, self.encoded, self.vocab_size)
+        found = measure(Work(*sizes, self.threads, shared, tuple(self.cases)), self.rounds)
         for one in found:
             peaks = (f"{name} {peak:,.0f} MB" for name, peak in one.more["memory_mb"].items() if peak is not None)
             say(f"{one.case}, peak memory: {', '.join(peaks)}")

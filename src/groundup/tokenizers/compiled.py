@@ -111,7 +111,7 @@ class CompiledEncoder:
             return [[*front, *_flat(parts, found), *back] for parts in cuts]
 
         places, threads = list(portions(texts)), default_threads()
-        if threads == 1 or len(places) == 1:
+        if threads == 1 or len(places) <= 1:
             return list(itertools.chain.from_iterable(map(encode, places)))
         with ThreadPoolExecutor(min(threads, len(places))) as pool:
             return list(itertools.chain.from_iterable(pool.map(encode, places)))
