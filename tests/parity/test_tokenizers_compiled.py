@@ -127,11 +127,11 @@ def gpt2(shared):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """For each pattern a vocabulary of our own, read by `tokenizers` from our file, and by tiktoken as ranks."""
-    texts = [document.text for document in itertools.islice(pystdlib.documents(), 80)]
+    texts = [document.text for document in itertools.islice(pystdlib.documents(), 40)]
     made = {}
     for pattern in PATTERNS:
         ours = train_byte_bpe(
-            [*texts, "Größe 中文 été 🙂 \u0661\u0662 \u00a0 " * 20], 3000, ["<|end|>"], pattern=pattern
+            [*texts, "Größe 中文 été 🙂 \u0661\u0662 \u00a0 " * 20], 1500, ["<|end|>"], pattern=pattern
         )
         folder = tmp_path_factory.mktemp(pattern)
         ours.save_pretrained(folder)
