@@ -4,12 +4,12 @@ Two sorts: special (control) tokens such as <|endoftext|>, found only where the 
 tokens (runs of spaces in GPT-NeoX, emoji, ...), found always.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from groundup.tokenizers.alignment import Aligned, Transform
+from groundup.tokenizers.prefix_tree import PrefixTree
 from groundup.tokenizers.unicode_classes import WHITE_SPACE, WORD
 
 
@@ -85,8 +85,7 @@ class _Finder:
 
     def __init__(self, tokens: Mapping[str, AddedToken]):
         self.tokens = {spelling: token for spelling, token in tokens.items() if spelling}
-        longest_first = sorted(self.tokens, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if self.tokens else None
+        self._tree = PrefixTree(self.tokens)
         self._only_special = all(token.special for token in self.tokens.values())
 
     def cut(self, text: str, allow_special: bool = True) -> Iterator[str | int]:
@@ -94,14 +93,10 @@ class _Finder:
         for start, end, number in self.spans(text, allow_special):
             yield text[start:end] if number is None else number
 
-    def _found(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where spellings stand, wanted or not."""
-        return (match.span() for match in self._pattern.finditer(text)) if self._pattern else iter(())
-
     def spans(self, text: str, allow_special: bool) -> Iterator[tuple[int, int, int | None]]:
         """(start, end, id) of what was found, and of the text between, with None for an id."""
         done = 0
-        for start, end in self._found(text) if allow_special or not self._only_special else ():
+        for start, end in self._tree.find(text) if allow_special or not self._only_special else ():
             token = self.tokens[text[start:end]]
             if (token.special and not allow_special) or not _stands_alone(token, text, start, end):
                 continue
