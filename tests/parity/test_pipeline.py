@@ -186,6 +186,18 @@ def test_characters_that_bpe_without_an_unknown_token_drops(tmp_path):
 
 
 @pytest.mark.row("TOK-17", reference="tokenizers")
+def test_merges_across_visible_spaces(tmp_path):
+    """A long word is merged word by word only where no token has a space inside."""
+    vocab = {"▁": 0, "a": 1, "b": 2, "a▁": 3, "a▁b": 4, "?": 5}
+    model = tokenizers.models.BPE(vocab, [("a", "▁"), ("a▁", "b")], unk_token="?")
+    reference = tokenizers.Tokenizer(model)
+    reference.save(str(tmp_path / "tokenizer.json"))
+    ours = load_tokenizer(tmp_path)
+    for text in ("a▁b" * 60, "a▁▁b" * 60, "ba▁" * 60):
+        assert ours.encode(text) == reference.encode(text).ids
+
+
+@pytest.mark.row("TOK-17", reference="tokenizers")
 def test_gpt_neox_both_ways(shared, lines):
     """The real 20B vocabulary: the fast class, and the same file part by part."""
     path = shared / "tokenizers" / "gpt-neox-20b.json"

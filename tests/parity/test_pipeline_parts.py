@@ -136,6 +136,7 @@ PATTERNS = {
 @given(text=st.text("abcdexyzABCDe01F \n\r\t-_&|~[]{}²½é\u0301\u200d好", max_size=24))
 @example("a\nb\n")
 @example("aab ab\nAB cD cd\n\n")
+@example("aaab aab")
 def test_regular_expressions_mean_what_oniguruma_means(pattern, text):
     behaviors = ("isolated", "removed", "merged_with_next")
     for behavior in behaviors:
