@@ -18,7 +18,7 @@ class StreamDecoder:
     def __init__(self, tokenizer: Tokenizer, skip_special: bool = False):
         self.tokenizer = tokenizer
         self._hidden = frozenset(tokenizer.special_tokens.values()) if skip_special else frozenset()
-        self._way = _Bytes(tokenizer) if tokenizer.bytewise else _Window(tokenizer)
+        self._way = _Bytes(tokenizer) if getattr(tokenizer, "bytewise", True) else _Window(tokenizer)
 
     def push(self, id: int) -> str:
         """The text that has become certain with this id; often empty inside a character of several bytes."""
