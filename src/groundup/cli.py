@@ -47,6 +47,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "estimate flops": ("estimate:EstimateFlops", "Floating-point operations of training or inference"),
     "bench startup": ("bench:BenchStartup", "Measure the start: import and --help, beside our peers"),
     "bench generate": ("bench:BenchGenerate", "Measure decoding beside transformers: one row, and several at once"),
+    "bench tokenizers": ("bench:BenchTokenizers", "Measure tokenizers: training and encoding, beside our peers"),
     "bench train": ("bench:BenchTrain", "Measure training: tokens a second, beside our peers"),
     "catalogue": ("catalogue:Catalogue", "Every technique, and the test that proves it"),
     "doctor": ("doctor:Doctor", "Check this machine and installation"),

@@ -308,17 +308,14 @@ def test_template_post_processor_names_bos(tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda s: s.update(normalizer={"type": "Lowercase"}), "Lowercase"),
-        (lambda s: s.update(pre_tokenizer={"type": "Whitespace"}), "Whitespace"),
-        (lambda s: s["pre_tokenizer"].update(add_prefix_space=True), "add_prefix_space"),
-        (lambda s: s.update(post_processor={"type": "BertProcessing"}), "BertProcessing"),
-        (lambda s: s.update(decoder={"type": "Metaspace"}), "Metaspace"),
+        (lambda s: s.update(post_processor={"type": "Wrap"}), "Wrap"),
         (lambda s: s["model"].update(dropout=0.1), "dropout"),
-        (lambda s: s["model"].update(end_of_word_suffix="</w>"), "end_of_word_suffix"),
-        (lambda s: s["model"].update(type="Unigram"), "Unigram"),
+        (lambda s: s["model"].update(type="Neural"), "Neural"),
         (lambda s: s["model"].update(novelty=1), "novelty"),
         (lambda s: s.update(novelty=1), "novelty"),
-        (lambda s: s["added_tokens"][0].update(lstrip=True), "lstrip"),
+        (lambda s: s["added_tokens"][0].update(novelty=1), "novelty"),
+        (lambda s: s["pre_tokenizer"].update(novelty=1), "novelty"),
+        (lambda s: s["decoder"].update(novelty=1), "novelty"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(tmp_path, change, named):

@@ -187,6 +187,37 @@ class BenchTrain(Bench):
         return measure(settings)
 
 
+class BenchTokenizers(Bench):
+    """Byte-level BPE beside tokenizers and tiktoken: training, encoding on one thread and in batches, peak memory."""
+
+    rounds: int = Field(default=5, ge=1)
+    """Times that every case is measured, the cases taking turns; medians are shown."""
+    megabytes: float = Field(default=50, gt=0)
+    """Size of the corpus; what is there is repeated until it is reached."""
+    encoded: float = Field(default=50, gt=0)
+    """Megabytes of it that are encoded."""
+    vocab_size: int = Field(default=32_000, ge=300)
+    """Of the tokenizers that are trained."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of training and batches; all processors when not given."""
+    shared: Path | None = None
+    """The folder of real texts and vocabularies; GROUNDUP_SHARED or ../shared when not given."""
+    cases: list[Literal["train", "gpt2", "trained"]] = ["train", "gpt2", "trained"]
+    """Training, encoding with GPT-2's vocabulary, and with one of GPT-4's pattern that is trained here."""
+
+    def measure(self) -> "Sequence[Comparison]":
+        """Everybody in turn, each in a process of its own; merges and ids must be equal."""
+        from groundup.benchmarks.tokenizers import Work, find_shared, measure
+
+        shared = self.shared or find_shared()
+        sizes = (self.megabytes, self.encoded, self.vocab_size)
+        found = measure(Work(*sizes, self.threads, shared, tuple(self.cases)), self.rounds)
+        for one in found:
+            peaks = (f"{name} {peak:,.0f} MB" for name, peak in one.more["memory_mb"].items() if peak is not None)
+            say(f"{one.case}, peak memory: {', '.join(peaks)}")
+        return found
+
+
 def results_table(found: "Sequence[Comparison]") -> str:
     """The comparisons as text."""
     rows = [

@@ -2,21 +2,31 @@
 
 Every text has a UTF-8 form and every byte a token, so no text is ever unknown. A text is cut into pieces
 (`pretokenize`), each piece starts as its bytes, and learnt pairs are merged, the earliest-learnt first.
+
+What is here is the form to read. Once a tokenizer has met much text it goes over to `compiled`, which gives the same
+ids several times faster, where numba is there and the pattern is one of the named ones.
 """
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from groundup.base.errors import CheckpointError
+from groundup.tokenizers import kernels
 from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.byte_symbols import BYTE_TO_SYMBOL, to_bytes, to_symbols
 from groundup.tokenizers.merging import Merges, apply_merges
 from groundup.tokenizers.normalizers import normalizer
-from groundup.tokenizers.pretokenize import PreTokenizer
+from groundup.tokenizers.pretokenize import RULES, PreTokenizer
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 
+if TYPE_CHECKING:
+    from groundup.tokenizers.compiled import CompiledEncoder
+
 Merge = tuple[str, str]
+
+MUCH = 2**22  # characters met before the compiled loops are loaded
+SHORT_TEXT = 256  # characters below which a call of them costs more than it saves
 
 CACHED_PIECES = 2**18
 LONGEST_CACHED = 64
@@ -64,6 +74,8 @@ class ByteBPE(Tokenizer):
         self.normal_form = normal_form
         self.ignore_merges = ignore_merges
         self.merges = _last_of_each(merges)
+        self._met = 0
+        self._compiled: CompiledEncoder | None = None
         self._cache = _Cache(_byte_ids(self.model_vocab), _ranks(self.merges, self.model_vocab), self._whole())
 
     def _whole(self) -> dict[str, int]:
@@ -72,8 +84,38 @@ class ByteBPE(Tokenizer):
         return {token: number for token, number in chosen if token not in self.special_tokens}
 
     def _encode_text(self, text: str) -> list[int]:
+        if len(text) > SHORT_TEXT and (compiled := self.compiled(len(text))):
+            return compiled.one(text)
         pieces = self.pre_tokenizer.split(text)
         return list(itertools.chain.from_iterable(map(self._cache.__getitem__, pieces)))
+
+    def encode_batch(
+        self, texts: Sequence[str], *, bos: bool = False, eos: bool = False, allowed_special: bool = False
+    ) -> list[list[int]]:
+        """`encode` of each text; much text is encoded by a thread for each processor (OMP_NUM_THREADS sets another)."""
+        compiled = self.compiled(sum(map(len, texts)))
+        if compiled is None:
+            return super().encode_batch(texts, bos=bos, eos=eos, allowed_special=allowed_special)
+        front = [self._required(self.bos_id, "BOS")] if bos else []
+        back = [self._required(self.eos_id, "EOS")] if eos else []
+        return compiled.batch(texts, self.added, allowed_special, front, back)
+
+    def compiled(self, size: int) -> "CompiledEncoder | None":
+        """The compiled form, or None; `size` characters are met now, and it is made once there have been many."""
+        self._met += size
+        if self._compiled is None and self._met >= MUCH and self.pattern in RULES and kernels.available():
+            self._compiled = self._compile()
+        return self._compiled
+
+    def _compile(self) -> "CompiledEncoder":
+        from groundup.tokenizers.compiled import CompiledEncoder
+
+        spelled = {number: data for token, number in self.model_vocab.items() if (data := to_bytes(token))}
+        whole = [number for token, number in self._cache.whole.items() if number in spelled]
+        return CompiledEncoder(self.pattern, self._cache.byte_ids, self._cache.merges, spelled, whole)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_compiled": None}  # compiled functions stay in their process
 
     def _bytes_of(self, token: str) -> bytes:
         data = to_bytes(token)

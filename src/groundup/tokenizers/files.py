@@ -14,7 +14,10 @@ from groundup.tokenizers.pretokenize import PATTERNS
 if TYPE_CHECKING:
     from groundup.tokenizers.byte_bpe import ByteBPE
     from groundup.tokenizers.characters import Characters
+    from groundup.tokenizers.pipeline import Pipeline
     from groundup.tokenizers.tokenizer import Tokenizer
+    from groundup.tokenizers.trie import Trie
+    from groundup.tokenizers.words import Words
 
 TOKENIZER = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
@@ -23,6 +26,8 @@ TEMPLATE = "chat_template.jinja"
 ANY_CHARACTER = r"[\s\S]"
 # transformers' way to say "no limit".
 NO_LIMIT = 10**30
+# Characters: more than any text that is tokenized at once.
+WHOLE_TEXT = 10**9
 
 
 def write_folder(tokenizer: "Tokenizer", folder: str | Path) -> None:
@@ -56,9 +61,9 @@ def _frame(tokenizer: "Tokenizer", **parts: Any) -> dict[str, Any]:
         {
             "id": token.id,
             "content": token.content,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
+            "single_word": token.single_word,
+            "lstrip": token.lstrip,
+            "rstrip": token.rstrip,
             "normalized": token.normalized,
             "special": token.special,
         }
@@ -83,6 +88,13 @@ def characters_to_json(tokenizer: "Characters") -> dict[str, Any]:
             "unk_token": tokenizer.names.unk or "<unk>",
         },
     )
+
+
+def pipeline_to_json(tokenizer: "Pipeline") -> dict[str, Any]:
+    """All parts, each as it writes itself."""
+    parts = {key: getattr(tokenizer, key) for key in ("normalizer", "pre_tokenizer", "decoder", "model")}
+    written = {key: None if part is None else part.to_json() for key, part in parts.items()}
+    return _frame(tokenizer, post_processor=tokenizer.post_processor, **written)
 
 
 def byte_bpe_to_json(tokenizer: "ByteBPE") -> dict[str, Any]:
@@ -117,3 +129,36 @@ def _byte_level_pre_tokenizer(pattern: str) -> dict[str, Any]:
 
 def _split(pattern: str) -> dict[str, Any]:
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+def trie_to_json(tokenizer: "Trie") -> dict[str, Any]:
+    """Greedy longest match over byte symbols, as a WordPiece model that takes the whole text for one word."""
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return _frame(
+        tokenizer,
+        pre_tokenizer=level,
+        post_processor=tokenizer.post_processor,
+        decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        model={
+            "type": "WordPiece",
+            "unk_token": tokenizer.names.unk or "<unk>",
+            "continuing_subword_prefix": "",
+            "max_input_chars_per_word": WHOLE_TEXT,
+            "vocab": tokenizer.model_vocab,
+        },
+    )
+
+
+def words_to_json(tokenizer: "Words") -> dict[str, Any]:
+    """A word-level model over a split at white space and signs.
+
+    Without a decoder other readers put a space before every token, closing signs too.
+    """
+    removed = _split(r"\s+") | {"behavior": "Removed"}
+    return _frame(
+        tokenizer,
+        pre_tokenizer={"type": "Sequence", "pretokenizers": [removed, _split(tokenizer.signs)]},
+        post_processor=tokenizer.post_processor,
+        decoder=None,
+        model={"type": "WordLevel", "vocab": tokenizer.model_vocab, "unk_token": tokenizer.names.unk or "<unk>"},
+    )

@@ -6,6 +6,7 @@ What differs:
 - gpt2: contractions in lower case; letters, numbers and signs each with at most one space in front.
 - gpt4: contractions in any case; at most three digits a piece; one sign may lead a word; line ends stay together.
 - llama3: gpt4's rules, written without possessive quantifiers, as its tokenizer.json has them.
+- qwen2: the same, but every digit is a piece (Qwen team, 2024).
 
 The patterns are facts about those tokenizers: another pattern means other ids. `\s` is Unicode's White_Space, which the
 `regex` module follows and Python's `re` does not (it adds U+001C to U+001F).
@@ -30,6 +31,18 @@ PATTERNS: dict[str, str] = {
         r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
         r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
     ),
+    "qwen2": (
+        r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
+        r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
+    ),
+}
+
+# Pattern -> how the compiled cutter is told: 0 for GPT-2's rules, else the most digits of a piece.
+RULES: dict[str, int] = {
+    PATTERNS["gpt2"]: 0,
+    PATTERNS["gpt4"]: 3,
+    PATTERNS["llama3"]: 3,
+    PATTERNS["qwen2"]: 1,
 }
 
 CHUNK = 2**16

@@ -61,6 +61,29 @@ class CharactersConfig(TokenizerConfig):
         )
 
 
+class WordsConfig(TokenizerConfig):
+    """One token a word; signs are tokens of their own, white space is lost."""
+
+    kind: Literal["words"] = "words"
+    unk: bool = True
+    """Add <|unk|> for words that were not in the training text; without it they are errors."""
+    min_frequency: int = Field(default=1, ge=1)
+    """Words seen less often are left out of the vocabulary."""
+
+    def train(self, texts: Iterable[str], progress: Callable[[int, int], None] | None = None) -> Tokenizer:
+        """The words of the texts, in order."""
+        from groundup.tokenizers.words import train_words
+
+        return train_words(
+            texts,
+            self.special_tokens,
+            unk=self.unk,
+            min_frequency=self.min_frequency,
+            names=self.names(),
+            chat_template=self.template(),
+        )
+
+
 class ByteBPEConfig(TokenizerConfig):
     """Byte-level byte-pair encoding (GPT-2 and most later models)."""
 

@@ -22,7 +22,8 @@ BOTH = SpecialNames("<s>", "</s>")
 
 def template(*single):
     pieces = [{"Sequence": {"id": "A", "type_id": 0}} if p == "A" else {"SpecialToken": {"id": p}} for p in single]
-    return {"type": "TemplateProcessing", "single": pieces, "pair": [], "special_tokens": {}}
+    special = {p: {"id": p, "ids": [VOCAB[p]], "tokens": [p]} for p in single if p != "A"}
+    return {"type": "TemplateProcessing", "single": pieces, "pair": [], "special_tokens": special}
 
 
 def tokenizer(post_processor, names=BOTH):

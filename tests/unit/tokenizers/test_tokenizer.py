@@ -191,10 +191,10 @@ def spoil(tmp_path, change):
         (lambda s: s["model"]["vocab"].update(new=-1), "a whole number below"),
         (lambda s: s["model"]["vocab"].update(new="7"), "a whole number below"),
         (lambda s: s["model"]["vocab"].update(new=True), "a whole number below"),
-        (lambda s: s["model"]["vocab"].pop("a"), "have no symbol"),
+        (lambda s: s["model"]["vocab"].pop("a"), "needs 'a', which is not in the vocabulary"),
         (lambda s: s["model"].update(vocab=[]), "dict is expected"),
         (lambda s: s["model"].pop("vocab"), "no `vocab`"),
-        (lambda s: s["model"].update(vocab={}), "empty|no symbol"),
+        (lambda s: s["model"].update(vocab={}), "not in the vocabulary"),
         (lambda s: s["model"]["merges"].append(["zz", "qq"]), "not in the vocabulary"),
         (lambda s: s["model"]["merges"].append("a b c"), "two symbols"),
         (lambda s: s["model"]["merges"].append(7), "two symbols"),
@@ -202,7 +202,6 @@ def spoil(tmp_path, change):
         (lambda s: s["added_tokens"][0].update(id=3), "but the vocabulary gives it"),
         (lambda s: s["added_tokens"].append([]), "an object is expected"),
         (lambda s: s.pop("model"), "no `model`"),
-        (lambda s: s.update(pre_tokenizer=None), "ByteLevel is expected"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, change, message):
@@ -221,7 +220,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path, content):
 
 def test_missing_files_are_named(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"found weights\.bin"):
+    with pytest.raises(CheckpointError, match=r"(?i)found:? weights\.bin"):
         load_tokenizer(tmp_path)
     with pytest.raises(CheckpointError, match="no model folder"):
         load_tokenizer(tmp_path / "nowhere")
