@@ -75,7 +75,7 @@ class Unigram:
     def _score(self, piece: Piece) -> float:
         if piece.type == PieceType.NORMAL:
             return piece.score
-        return single(len(piece.piece.encode("utf-8")) * self.largest) - 0.1
+        return single(single(len(piece.piece.encode("utf-8")) * self.largest) - 0.1)
 
     def cut(self, text: str) -> Cut:
         """The most probable cut."""
