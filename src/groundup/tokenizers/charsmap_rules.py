@@ -187,7 +187,7 @@ class _Builder:
         self.numbers: dict[Children, int] = {}
         self.units: list[int] = []
         self.free: dict[int, None] = {}  # free places, in order
-        self.taken_bases: set[int] = set()
+        self.taken_bases = {0}  # the reference takes a root with the offset 0 for a damaged one
         self._grow()
         del self.free[0]
         root = self._number(sorted(values.items()), 0)

@@ -129,6 +129,8 @@ def seed_pieces(
     text, room = _one_row(words)
     frequencies = {character: count for character, count in characters_by_frequency(words).items()}
     found: dict[str, float] = {c: float(n) for c, n in frequencies.items() if c in required}
+    if not found:
+        raise DataError("there is no text to learn from: it has none of the required characters")
     joined = "".join(words)
     usable = np.isin(text, [ord(character) for character in required])
     places = np.flatnonzero(usable)
