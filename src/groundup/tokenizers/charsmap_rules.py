@@ -51,7 +51,8 @@ class CharsMap:
     def longest(self, text: str, place: int) -> tuple[int, str] | None:
         """(length, replacement) of the longest rule that fits `text` at `place`."""
         units, size = self._units, len(self._units)
-        found, base = None, _base(0, units[0])
+        found, unit = None, 0
+        base = _base(0, units[0])
         for end in range(place, len(text)):
             for byte in text[end].encode("utf-8"):
                 unit = base ^ byte
@@ -122,13 +123,15 @@ class CharsMap:
             origin, before = origin[which], left[which]
             head = np.select([byte < 0x80, byte < 0xC2, byte < 0xE0, byte < 0xF0, byte < 0xF5], [0, 9, 1, 2, 3], 9)
             left = np.where(before < 0, head, np.where((byte & 0xC0) == 0x80, before - 1, 9))
-            bits = np.where(before < 0, byte & np.select([head == 0, head == 1, head == 2], [0x7F, 31, 15], 7), byte & 63)
+            bits = np.where(
+                before < 0, byte & np.select([head == 0, head == 1, head == 2], [0x7F, 31, 15], 7), byte & 63
+            )
             code = code[which] << 6 | bits
             ready = (left == 0) & (code < 0x110000) & ((code < 0xD800) | (code > 0xDFFF))
             done.append((origin[ready], code[ready], units[ready]))
             going = (left > 0) & (left < 9)
             origin, code, left, units = origin[going], code[going], left[going], units[going]
-        return tuple(np.concatenate(column) for column in zip(*done, strict=True))  # pyright: ignore[reportReturnType]
+        return _joined(done)
 
     def _children(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One byte further: (place of the parent in `units`, byte, unit)."""
@@ -141,9 +144,14 @@ class CharsMap:
             real = (children < len(labels)) & (labels[np.minimum(children, len(labels) - 1)] == np.arange(1, 256))
             parent, which = np.nonzero(real)
             found.append((parent + start, which + 1, children[parent, which]))
-        if not found:
-            return (np.array([], dtype=np.int64),) * 3
-        return tuple(np.concatenate(column) for column in zip(*found, strict=True))  # pyright: ignore[reportReturnType]
+        return _joined(found)
+
+
+def _joined(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if not parts:
+        return (empty := np.array([], dtype=np.int64)), empty, empty
+    first, second, third = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return first, second, third
 
 
 def _base(place: int, unit: int) -> int:
@@ -151,7 +159,7 @@ def _base(place: int, unit: int) -> int:
 
 
 def _class(codes: Iterable[int]) -> str:
-    """The inside of a character class; all characters beyond U+FFFF are in it, because `re` is slow to tell them apart."""
+    """The inside of a character class; with all characters beyond U+FFFF, which `re` is slow to tell apart."""
     return "".join(re.escape(chr(code)) for code in sorted(codes) if code < 0x10000) + "\U00010000-\U0010ffff"
 
 

@@ -1,8 +1,8 @@
 """Learning BPE pieces as SentencePiece does: characters, not bytes; validity of a piece decides; a score for each.
 
-Of equally frequent pairs the one with fewer characters comes first, then the one first in the alphabet. A spelling that
-two different pairs make is learnt from the first; the other never merges. (The reference looks only at the most frequent
-twentieth of all pairs between updates, so late merges can differ.)
+Of equally frequent pairs the one with fewer characters comes first, then the one first in the alphabet. A spelling
+that two different pairs make is learnt from the first; the other never merges. (The reference looks only at the
+most frequent twentieth of all pairs between updates, so late merges can differ.)
 """
 
 import heapq

@@ -63,7 +63,7 @@ class Unigram:
         self.unknown = _unknown_id(file)
         normal = [piece.score for piece in file.pieces if piece.type == PieceType.NORMAL]
         entries = (
-            (piece.piece, number, self._score(piece))
+            (piece.piece, number, self.score(piece))
             for number, piece in enumerate(file.pieces)
             if piece.type in (PieceType.NORMAL, PieceType.USER_DEFINED)
         )
@@ -71,10 +71,11 @@ class Unigram:
         self.lattice = Pieces(entries, single(least - UNKNOWN_PENALTY), precision="f")
 
     @staticmethod
-    def _score(piece: Piece) -> float:
+    def score(piece: Piece) -> float:
+        """The log-probability of a piece; a symbol of the user has one above 0, the longer the more."""
         if piece.type == PieceType.NORMAL:
             return piece.score
-        return single(0.1 * (len(piece.piece.encode("utf-8")) - 1))  # better than any log-probability, the longer the more
+        return single(0.1 * (len(piece.piece.encode("utf-8")) - 1))
 
     def cut(self, text: str) -> Cut:
         """The most probable cut."""
@@ -89,9 +90,11 @@ class Unigram:
 
 
 class ScoreBPE:
-    """BPE whose merges are the pieces themselves: neighbours that spell a piece merge, the highest score first, then the
-    leftmost; symbols of the user never merge with anything. A piece of the type UNUSED takes part, and is then split
-    back into what it was merged from."""
+    """BPE whose merges are the pieces themselves: neighbours that spell a piece merge, the highest score first.
+
+    Of equal scores the leftmost comes first. Symbols of the user never merge with anything. A piece of the type UNUSED
+    takes part, and is then split back into what it was merged from.
+    """
 
     def __init__(self, file: ModelFile):
         self.ids = _searchable(file)

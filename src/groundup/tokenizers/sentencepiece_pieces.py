@@ -21,7 +21,7 @@ _SCRIPTS = (
     "Canadian_Aboriginal Ogham Runic Khmer Mongolian Bopomofo Yi Syriac Thaana Braille Tifinagh Coptic Gothic Nko "
     "Tagalog Hanunoo Buhid Tagbanwa Limbu Tai_Le Linear_B Ugaritic Shavian Osmanya Cypriot Buginese New_Tai_Lue "
     "Glagolitic Syloti_Nagri Old_Persian Kharoshthi Balinese Cuneiform Phoenician Phags_Pa Sundanese Lepcha Ol_Chiki "
-    "Vai Saurashtra Kayah_Li Rejang Lycian Carian Lydian Cham Tai_Tham Tai_Viet Avestan Egyptian_Hieroglyphs Samaritan "
+    "Saurashtra Kayah_Li Rejang Lycian Carian Lydian Cham Tai_Tham Tai_Viet Avestan Egyptian_Hieroglyphs Samaritan "
     "Lisu Bamum Javanese Meetei_Mayek Imperial_Aramaic Old_South_Arabian Old_Turkic Kaithi Batak Brahmi Mandaic Chakma "
     "Adlam Deseret Nushu Tangut"
 ).split()

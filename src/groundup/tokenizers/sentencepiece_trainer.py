@@ -73,7 +73,9 @@ class SentencePieceSettings:
             raise UsageError(f"coverage must be above 0 and at most 1, got {self.coverage}")
         given = [*self.special_tokens, UNKNOWN_PIECE, *self.symbols]
         if len(set(given)) != len(given) or not all(given):
-            raise UsageError(f"special tokens and symbols must be different, not empty and not {UNKNOWN_PIECE}: {given}")
+            raise UsageError(
+                f"special tokens and symbols must be different, not empty and not {UNKNOWN_PIECE}: {given}"
+            )
         if not len(self.meta_pieces()) < self.vocab_size <= MAX_ID:
             raise UsageError(
                 f"vocab_size {self.vocab_size} must be more than {len(self.meta_pieces())}: so many special tokens, "

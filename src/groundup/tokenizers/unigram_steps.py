@@ -113,7 +113,7 @@ def em_step(words: Mapping[str, int], pieces: Probabilities) -> Probabilities:
 
 
 def log_likelihood(words: Mapping[str, int], pieces: Probabilities) -> float:
-    """The log-likelihood: log P(text) = sum over words of count * log P(word); minus infinity where a word cannot be written."""
+    """The sum over words of count * log P(word); minus infinity where a word cannot be written."""
     return sum(
         count * (math.log(total) if (total := forward(word, pieces)[-1]) > 0 else -math.inf)
         for word, count in words.items()

@@ -11,6 +11,7 @@ position where they end, so that one step of EM is a few numpy calls for each po
 """
 
 import math
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ class UnigramSettings:
 def learn_pieces(
     words: Mapping[str, int],
     size: int,
-    settings: UnigramSettings = UnigramSettings(),  # noqa: B008 - frozen
+    settings: UnigramSettings = UnigramSettings(),
     *,
     required: Sequence[str] | None = None,
     valid: Valid | None = None,
@@ -189,7 +190,7 @@ class UnigramTrainer:
     then by position, so a level's edges stand together, and those of one position among them.
     """
 
-    def __init__(self, words: Mapping[str, int], scores: Scores, settings: UnigramSettings = UnigramSettings()):  # noqa: B008
+    def __init__(self, words: Mapping[str, int], scores: Scores, settings: UnigramSettings = UnigramSettings()):
         self.settings = settings
         self.names = list(scores)
         self.log_p = np.array(list(scores.values()))
@@ -207,7 +208,7 @@ class UnigramTrainer:
         ids = {name: number for number, name in enumerate(self.names)}
         longest = max(map(len, self.names))
         prefixes = {name[:length] for name in self.names for length in range(1, len(name) + 1)}
-        piece, start, end, level = [], [], [], []
+        edges = array("q")  # piece, start, end, level, in a row
         for word, first in zip(self.words, self._first.tolist(), strict=False):
             for place in range(len(word)):
                 single = False
@@ -216,15 +217,13 @@ class UnigramTrainer:
                     number = ids.get(text)
                     if number is not None:
                         single = single or stop == place + 1
-                        piece.append(number), start.append(first + place), end.append(first + stop), level.append(stop)
+                        edges.extend((number, first + place, first + stop, stop))
                     elif text not in prefixes:
                         break
                 if not single:
-                    piece.append(-1), start.append(first + place), end.append(first + place + 1), level.append(place + 1)
-        order = np.lexsort((np.array(end), np.array(level)))
-        self.piece, self.start, self.end, self.level = (
-            np.array(column, dtype=np.int64)[order] for column in (piece, start, end, level)
-        )
+                    edges.extend((-1, first + place, first + place + 1, place + 1))
+        columns = np.frombuffer(edges, dtype=np.int64).reshape(-1, 4).T  # (4, edges)
+        self.piece, self.start, self.end, self.level = columns[:, np.lexsort((columns[2], columns[3]))]
         self._find_groups()
 
     def _find_groups(self) -> None:
@@ -268,7 +267,7 @@ class UnigramTrainer:
         return np.searchsorted(self._first, self.start, side="right") - 1
 
     def log_likelihood(self) -> float:
-        """sum over words of count * log P(word): the log-likelihood of the text."""
+        """The log-likelihood of the text: the sum over words of count * log P(word)."""
         alpha = self._forward(self._edge_scores())
         return float(alpha[self._first[1:] - 1] @ self.counts)
 
