@@ -2,8 +2,8 @@
 
 The same ids, but for what that format cannot say: sums of scores are in double precision there, so cuts that are equal
 in single precision may be told apart; a normalization map is applied to clusters of characters that are seen as one,
-the shortest rule first; BPE prefers one way to write a piece over another, where here the leftmost comes first; and symbols
-of the user end the text before them, so that a space is put in front of what follows.
+the shortest rule first; BPE prefers one way to write a piece over another, where here the leftmost comes first; and
+symbols of the user end the text before them, so that a space is put in front of what follows.
 """
 
 from collections.abc import Iterator

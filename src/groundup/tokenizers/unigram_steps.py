@@ -15,6 +15,8 @@ from groundup.base.errors import DataError, UsageError
 
 Probabilities = dict[str, float]
 
+LEAST = 1e-6  # the least probability of a single character while pieces are pruned
+
 
 @dataclass(frozen=True)
 class Round:
@@ -57,7 +59,7 @@ def learn(words: Mapping[str, int], size: int, keep: float = 0.8, em_steps: int 
     pieces = all_substrings(words)
     while True:
         for _ in range(em_steps):
-            pieces = em_step(words, pieces)
+            pieces = _with_characters(em_step(words, pieces))
         losses = {piece: loss(words, pieces, piece) for piece in pieces if len(piece) > 1}
         can_go = len(pieces) - max(size, math.ceil(keep * len(pieces)) if len(pieces) > size else 0)
         removed = tuple(sorted(losses, key=lambda piece: (losses[piece], piece))[: max(0, can_go)])
@@ -124,6 +126,11 @@ def loss(words: Mapping[str, int], pieces: Probabilities, piece: str) -> float:
     """How much the log-likelihood of the text falls without `piece`, the others sharing its probability."""
     others = _shares({name: p for name, p in pieces.items() if name != piece})
     return log_likelihood(words, pieces) - log_likelihood(words, others)
+
+
+def _with_characters(pieces: Probabilities) -> Probabilities:
+    """No single character falls to nothing, or what pruning takes away could no longer be written."""
+    return _shares({piece: max(p, LEAST) if len(piece) == 1 else p for piece, p in pieces.items()})
 
 
 def _shares(counts: Mapping[str, float]) -> Probabilities:

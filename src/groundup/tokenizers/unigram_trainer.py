@@ -2,7 +2,7 @@
 
 1. Seed: every character, and the substrings of words that cover the most text (occurrences times length).
 2. EM: how often is each piece expected to be used, over all ways to cut the words; set the probabilities to that.
-3. Prune: of the pieces that can be written with others, keep the share `keep` whose loss would cost the most likelihood.
+3. Prune: of the pieces that can be written with others, keep the share `keep` whose loss would cost the most.
 4. Repeat 2 and 3 until there are few enough; finish with every required character and the best of the rest.
 
 Words are counted once however often they occur. Their lattices are made once, as flat arrays of edges in order of the
@@ -128,8 +128,7 @@ def seed_pieces(
     not followed further. A substring that is always followed by the same character is left to the longer one.
     """
     text, room = _one_row(words)
-    frequencies = {character: count for character, count in characters_by_frequency(words).items()}
-    found: dict[str, float] = {c: float(n) for c, n in frequencies.items() if c in required}
+    found = {c: float(n) for c, n in characters_by_frequency(words).items() if c in required}
     if not found:
         raise DataError("there is no text to learn from: it has none of the required characters")
     joined = "".join(words)
