@@ -91,8 +91,8 @@ def test_llama2_on_ten_thousand_lines(shared, lines):
     assert len(lines) >= 10_000
     compare(ours, theirs, lines)
     assert (ours.bos_id, ours.eos_id, ours.unk_id, ours.pad_id) == (1, 2, 0, None)
-    # The file gives back every text that has no lone surrogates: bytes stand in for what is not in the vocabulary.
-    assert all(ours.decode(ours.encode(line)) == line for line in lines)
+    # Every text comes back, as bytes stand in for what is not in the vocabulary; only U+2581 is taken for a space.
+    assert all(ours.decode(ours.encode(line)) == line.replace("▁", " ") for line in lines)
 
 
 @pytest.mark.row("TOK-16", reference="sentencepiece")
@@ -115,9 +115,7 @@ def test_digits_stand_alone_and_bytes_stand_in(shared):
 @pytest.mark.parametrize("kind", ["unigram", "bpe", "word", "char"])
 def test_every_type_and_option(kind, name, lines, sample):
     ours, theirs = both(trained(sample, model_type=kind, **OPTIONS[name]))
-    # A word or character that is spelled as a control piece becomes it there, and never here.
-    chosen = lines[::4] if name != "no prefix" else [line for line in lines[::4] if "<" not in line]
-    compare(ours, theirs, chosen)
+    compare(ours, theirs, lines[::4])
     generator = random.Random(5)
     for _ in range(500):
         ids = [generator.randrange(ours.vocab_size) for _ in range(generator.randrange(12))]
@@ -130,7 +128,7 @@ def test_every_type_and_option(kind, name, lines, sample):
 @pytest.mark.parametrize("kind", ["unigram", "bpe", "word", "char"])
 def test_every_type_and_option_on_all_lines(kind, name, lines, sample):
     ours, theirs = both(trained(sample, model_type=kind, vocab_size=3000, **OPTIONS[name]))
-    compare(ours, theirs, [line for line in lines if name != "no prefix" or "<" not in line])
+    compare(ours, theirs, lines)
 
 
 def handmade(kind: ModelType, scores: dict[str, float], symbols=(), unused=(), spec=None) -> bytes:
@@ -149,12 +147,12 @@ def test_any_vocabulary_on_any_text(data, kind):
     letters = "abé▁"
     names = data.draw(st.lists(st.text(letters, min_size=1, max_size=4), unique=True, min_size=1, max_size=20))
     # Scores on a coarse grid: many cuts are equally good but for rounding, and the order of merges has ties.
-    scores = {name: data.draw(st.integers(-20, -1).map(lambda n: n / 10) | st.floats(-9, 0, width=32)) for name in names}
+    scores = {
+        name: data.draw(st.integers(-20, -1).map(lambda n: n / 10) | st.floats(-9, 0, width=32)) for name in names
+    }
     symbols = data.draw(st.sets(st.sampled_from(names), max_size=3))
     unused = data.draw(st.sets(st.sampled_from(names), max_size=4)) - symbols
-    spec = NormalizerSpec(
-        add_dummy_prefix=data.draw(st.booleans()), remove_extra_whitespaces=data.draw(st.booleans())
-    )
+    spec = NormalizerSpec(add_dummy_prefix=data.draw(st.booleans()), remove_extra_whitespaces=data.draw(st.booleans()))
     ours, theirs = both(handmade(kind, scores, symbols, unused, spec))
     for text in data.draw(st.lists(st.text(letters + " z", max_size=30), max_size=6)):
         assert ours.encode(text) == theirs.encode(text)
@@ -168,7 +166,10 @@ def folding(sample):
 
 @pytest.mark.row("TOK-16", reference="sentencepiece")
 @settings(max_examples=200, deadline=None)
-@given(text=st.text(max_size=40) | st.text("aäÅÅﬁ①か\u3099\u1100\u1161\u11a8e\u0301\u0323 \t\n\u200b\u2581ＡＢ", max_size=30))
+@given(
+    text=st.text(max_size=40)
+    | st.text("aäÅÅﬁ①か\u3099\u1100\u1161\u11a8e\u0301\u0323 \t\n\u200b\u2581ＡＢ", max_size=30)
+)
 def test_normalization_of_any_text(folding, text):
     ours, theirs = folding
     if "\0" not in text:
@@ -282,16 +283,16 @@ def test_tokenizer_json_is_read_by_the_library(lines, sample, tmp_path, model):
 @pytest.mark.row("TOK-15", reference="property")
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=80))
-def test_identity_with_bytes_gives_every_text_back(text):
-    assert LOSSLESS.decode(LOSSLESS.encode(text)) == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def test_identity_with_bytes_gives_every_text_back(lossless, text):
+    assert lossless.decode(lossless.encode(text)) == text.replace("▁", " ")
 
 
-LOSSLESS = train_sentencepiece(
-    ["the cat sat on the mat 12 34", "  two  spaces"],
-    SentencePieceSettings(
+@pytest.fixture(scope="module")
+def lossless():
+    wanted = SentencePieceSettings(
         300, "bpe", "identity", 1.0, byte_fallback=True, symbols=("<sep>",), remove_extra_whitespaces=False
-    ),
-)
+    )
+    return train_sentencepiece(["the cat sat on the mat 12 34", "  two  spaces"], wanted)
 
 
 @pytest.mark.row("TOK-15", reference="hand calculation")
@@ -303,7 +304,7 @@ def test_spaces_digits_symbols_and_coverage():
         )  # fmt: skip
         ours = train_sentencepiece([text], wanted)
         pieces = ours.pieces("the cat 1984<sep>the")
-        assert pieces[0] == "▁the"
+        assert model == "unigram" or pieces[:2] == ["▁the", "▁cat"]
         assert "<sep>" in pieces
         assert {"1", "9", "8", "4"} <= set(pieces)
         assert not any("<sep>" in piece and piece != "<sep>" for piece in ours.vocab)

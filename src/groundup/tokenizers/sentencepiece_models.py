@@ -16,6 +16,7 @@ from groundup.tokenizers.unigram import UNKNOWN, UNKNOWN_PENALTY, Cut, Pieces
 
 CACHED_WORDS = 2**18
 LONGEST_CACHED = 64
+LARGEST_SINGLE = (2 - 2.0**-23) * 2.0**127  # where the reference starts to look for the least score
 
 
 class Cutter(Protocol):
@@ -40,9 +41,9 @@ def _unknown_id(file: ModelFile) -> int:
     return next(number for number, piece in enumerate(file.pieces) if piece.type == PieceType.UNKNOWN)
 
 
-def _searchable(file: ModelFile) -> dict[str, int]:
+def _searchable(file: ModelFile, *also: PieceType) -> dict[str, int]:
     """Pieces that may be found in text; control, unknown and byte pieces never are."""
-    kinds = (PieceType.NORMAL, PieceType.USER_DEFINED, PieceType.UNUSED)
+    kinds = (PieceType.NORMAL, PieceType.USER_DEFINED, *also)
     return {piece.piece: number for number, piece in enumerate(file.pieces) if piece.type in kinds}
 
 
@@ -67,7 +68,7 @@ class Unigram:
             for number, piece in enumerate(file.pieces)
             if piece.type in (PieceType.NORMAL, PieceType.USER_DEFINED)
         )
-        least = min(normal, default=0.0)
+        least = min(normal, default=LARGEST_SINGLE)
         self.lattice = Pieces(entries, single(least - UNKNOWN_PENALTY), precision="f")
 
     @staticmethod
@@ -97,14 +98,19 @@ class ScoreBPE:
     """
 
     def __init__(self, file: ModelFile):
-        self.ids = _searchable(file)
+        self.ids = _searchable(file, PieceType.UNUSED)
         self.unknown = _unknown_id(file)
         self.scores = [-piece.score for piece in file.pieces]  # the smallest comes first in a heap
         self.unused = {number for number, piece in enumerate(file.pieces) if piece.type == PieceType.UNUSED}
         self.symbols = Longest(symbols_of(file))
         inner = [piece for piece in self.ids if SPACE in piece.strip(SPACE)]
         # Where no piece goes on over the border between words, words are cut one by one, and remembered.
-        self.by_words = not inner and not any(piece.strip(SPACE) and piece.endswith(SPACE) for piece in self.ids)
+        # (How an unused piece is split back may depend on the words around.)
+        self.by_words = (
+            not self.unused
+            and not inner
+            and not any(piece.strip(SPACE) and piece.endswith(SPACE) for piece in self.ids)
+        )
         self._cache: dict[str, Cut] = {}
 
     def cut(self, text: str) -> Cut:
@@ -152,7 +158,7 @@ class ScoreBPE:
             number = self.ids.get(text[start:end], self.unknown)
             middle = halves.get(text[start:end]) if number in self.unused else None
             if middle is None:
-                cut.append((number, end))
+                cut.append((self.unknown if number in self.unused else number, end))
             else:
                 todo += [(start + middle, end), (start, start + middle)]
 
