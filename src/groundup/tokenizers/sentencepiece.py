@@ -40,6 +40,7 @@ class SentencePiece(Tokenizer):
     """
 
     kind = "sentencepiece"
+    bytewise = False  # the first space is not shown
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from groundup.tokenizers.formats import protobuf, sentencepiece_model
 from groundup.tokenizers.formats.sentencepiece_proto import ModelFile, NormalizerSpec, Piece, PieceType, TrainerSpec
 from groundup.tokenizers.nmt_nfkc import compiled_rules
 from groundup.tokenizers.registry import SentencePieceConfig
+from groundup.tokenizers.score_bpe_trainer import _Learner, learn_score_bpe
 from groundup.tokenizers.sentencepiece import SentencePiece, utf8
 from groundup.tokenizers.sentencepiece_pieces import PieceRules, covered, split_words
 from groundup.tokenizers.sentencepiece_text import Normalizer
@@ -183,6 +184,19 @@ def test_which_substrings_may_be_pieces():
     assert split_words("a▁▁b", PieceRules(suffix=True)) == ["a▁", "▁", "b"]
     # 6 of 10 is less than 0.9, 9 of 10 is enough.
     assert covered({"a": 6, "b": 3, "c": 1}, 0.9) == ["a", "b"]
+
+
+@pytest.mark.row("TOK-15", reference="hand calculation")
+def test_bpe_merges_by_hand():
+    # ab 7 times, bc and abc's other pair less; of equals the shorter, then the first in the alphabet.
+    assert learn_score_bpe({"abc": 4, "abd": 3, "bc": 2}, 9, bool) == ["ab", "abc", "abd", "bc"]
+    assert learn_score_bpe({"aaaa": 1}, 9, bool) == ["aa", "aaaa"]
+    assert learn_score_bpe({"abc": 4, "abd": 3}, 9, lambda piece: "c" not in piece) == ["ab", "abd"]
+    learner = _Learner({"ab": 5, "cd": 2}, bool)
+    learner.pieces["ab"] = None  # a spelling that is learnt already
+    assert learner.step()
+    assert list(learner.pieces) == ["ab", "cd"]
+    assert learner.words == [["a", "b"], ["cd"]]
 
 
 def test_settings_that_cannot_work():
