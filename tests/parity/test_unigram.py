@@ -61,7 +61,7 @@ def test_ties_are_broken_as_the_library_does():
 
 
 @pytest.mark.row("TOK-14", reference="tokenizers")
-@pytest.mark.parametrize("size", [1000, 4000])
+@pytest.mark.parametrize("size", [1000, pytest.param(4000, marks=pytest.mark.slow)])
 def test_training_is_as_good_as_the_library_s(shared, size):
     lines = [
         " ".join(line.split())
