@@ -51,7 +51,8 @@ class CharsMap:
     def longest(self, text: str, place: int) -> tuple[int, str] | None:
         """(length, replacement) of the longest rule that fits `text` at `place`."""
         units, size = self._units, len(self._units)
-        found, base = None, _base(0, units[0])
+        found, unit = None, 0
+        base = _base(0, units[0])
         for end in range(place, len(text)):
             for byte in text[end].encode("utf-8"):
                 unit = base ^ byte
@@ -91,7 +92,7 @@ class CharsMap:
         return rules
 
     def _pattern(self) -> re.Pattern[str]:
-        """A character with a rule of its own, or one that begins a longer rule before one that continues some rule."""
+        """Where a rule may apply: a character with a rule of its own, or any before one that continues a rule."""
         _, characters, units = self._below(np.array([0]))
         single = characters[(self._array[units] >> 8 & 1) == 1]
         continuing: set[int] = set()
@@ -102,8 +103,8 @@ class CharsMap:
             continuing.update(following.tolist())
             frontier = self._distinct(units)
             frontier = frontier[~np.isin(self._bases(frontier), seen)]
-        pair = f"|[{_class(characters)}](?=[{_class(continuing)}])" if continuing else ""
-        return re.compile(f"[{_class(single)}]{pair}" if len(single) else pair[1:] or "(?!)")
+        pair = f"|(?s:.)(?=[{_class(continuing)}])" if continuing else ""
+        return re.compile(f"[{_class(single)}]{pair}")
 
     def _distinct(self, units: np.ndarray) -> np.ndarray:
         """One unit for each base."""
@@ -122,13 +123,15 @@ class CharsMap:
             origin, before = origin[which], left[which]
             head = np.select([byte < 0x80, byte < 0xC2, byte < 0xE0, byte < 0xF0, byte < 0xF5], [0, 9, 1, 2, 3], 9)
             left = np.where(before < 0, head, np.where((byte & 0xC0) == 0x80, before - 1, 9))
-            bits = np.where(before < 0, byte & np.select([head == 0, head == 1, head == 2], [0x7F, 31, 15], 7), byte & 63)
+            bits = np.where(
+                before < 0, byte & np.select([head == 0, head == 1, head == 2], [0x7F, 31, 15], 7), byte & 63
+            )
             code = code[which] << 6 | bits
             ready = (left == 0) & (code < 0x110000) & ((code < 0xD800) | (code > 0xDFFF))
             done.append((origin[ready], code[ready], units[ready]))
             going = (left > 0) & (left < 9)
             origin, code, left, units = origin[going], code[going], left[going], units[going]
-        return tuple(np.concatenate(column) for column in zip(*done, strict=True))  # pyright: ignore[reportReturnType]
+        return _joined(done)
 
     def _children(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One byte further: (place of the parent in `units`, byte, unit)."""
@@ -141,9 +144,14 @@ class CharsMap:
             real = (children < len(labels)) & (labels[np.minimum(children, len(labels) - 1)] == np.arange(1, 256))
             parent, which = np.nonzero(real)
             found.append((parent + start, which + 1, children[parent, which]))
-        if not found:
-            return (np.array([], dtype=np.int64),) * 3
-        return tuple(np.concatenate(column) for column in zip(*found, strict=True))  # pyright: ignore[reportReturnType]
+        return _joined(found)
+
+
+def _joined(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if not parts:
+        return (empty := np.array([], dtype=np.int64)), empty, empty
+    first, second, third = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return first, second, third
 
 
 def _base(place: int, unit: int) -> int:
@@ -151,8 +159,8 @@ def _base(place: int, unit: int) -> int:
 
 
 def _class(codes: Iterable[int]) -> str:
-    """The inside of a character class."""
-    return "".join(re.escape(chr(code)) for code in sorted(codes))
+    """The inside of a character class; with all characters beyond U+FFFF, which `re` is slow to tell apart."""
+    return "".join(re.escape(chr(code)) for code in sorted(codes) if code < 0x10000) + "\U00010000-\U0010ffff"
 
 
 @functools.lru_cache(maxsize=8)
@@ -187,7 +195,7 @@ class _Builder:
         self.numbers: dict[Children, int] = {}
         self.units: list[int] = []
         self.free: dict[int, None] = {}  # free places, in order
-        self.taken_bases: set[int] = set()
+        self.taken_bases = {0}  # the reference takes a root with the offset 0 for a damaged one
         self._grow()
         del self.free[0]
         root = self._number(sorted(values.items()), 0)

@@ -50,10 +50,7 @@ class Format:
         """Whether the file looks like one of this kind; reads its beginning at most."""
         if self.module is None:
             return head(path, 64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
-        try:
-            return _module(self.module).sniff(path)
-        except ModuleNotFoundError:  # TODO: until sentencepiece_model is merged
-            return False
+        return _module(self.module).sniff(path)
 
 
 class Beside:
@@ -106,7 +103,11 @@ def _find(folder: Path) -> tuple[Format, Path]:
     """The file to read: the usual names first, then the only file of a usual pattern."""
     entries = sorted(entry for entry in itertools.islice(folder.iterdir(), MOST_ENTRIES) if entry.is_file())
     loose: list[tuple[Format, Path]] = []
-    for kind in FORMATS:
+    # SentencePiece's own file says more than the tokenizer.json that is saved beside it.
+    by_model = any(path.name == "tokenizer.model" for path in entries) and (
+        read_config(folder).get("groundup_kind") == "sentencepiece"
+    )
+    for kind in FORMATS[1:] if by_model else FORMATS:
         for name in kind.names:
             matching = [path for path in entries if path.match(name)]
             exact = "*" not in name

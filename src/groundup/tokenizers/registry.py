@@ -114,4 +114,60 @@ class ByteBPEConfig(TokenizerConfig):
         )
 
 
+class SentencePieceConfig(TokenizerConfig):
+    """Whole sentences, a space is a symbol (T5, Llama-2, Gemma); each line of the text is a sentence."""
+
+    kind: Literal["sentencepiece"] = "sentencepiece"
+    vocab_size: int = Field(default=4096, ge=2)
+    """Number of ids, special tokens, symbols, bytes and characters included."""
+    model: Literal["unigram", "bpe"] = "unigram"
+    """How text is cut: unigram (the most probable pieces) or bpe (merges)."""
+    normalization: Literal["identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf"] = "nmt_nfkc"
+    """What happens to characters first; with identity and byte fallback nothing but line ends and spaces is changed."""
+    coverage: float = Field(default=0.9995, gt=0, le=1)
+    """The share of the text's characters that get a piece of their own."""
+    byte_fallback: bool = False
+    """Other characters become their bytes (256 pieces more); without, they become <unk>."""
+    symbols: tuple[str, ...] = ()
+    """Spellings that are always one token, wherever they stand."""
+    split_digits: bool = False
+    """Every digit is a piece of its own."""
+    split_by_script: bool = True
+    """A piece never mixes scripts, or letters with signs."""
+    split_by_whitespace: bool = True
+    """A piece never goes over a space."""
+    remove_extra_whitespaces: bool = True
+    """Spaces at the ends go, and runs of them become one."""
+    keep: float = Field(default=0.75, gt=0, lt=1)
+    """unigram: the share of pieces that each round of pruning keeps."""
+
+    def train(self, texts: Iterable[str], progress: Callable[[int, int], None] | None = None) -> Tokenizer:
+        """Learn pieces from the texts."""
+        from groundup.tokenizers.sentencepiece_pieces import PieceRules
+        from groundup.tokenizers.sentencepiece_trainer import SentencePieceSettings, train_sentencepiece
+        from groundup.tokenizers.unigram_trainer import UnigramSettings
+
+        rules = PieceRules(
+            by_script=self.split_by_script,
+            by_whitespace=self.split_by_whitespace,
+            digits_apart=self.split_digits,
+            only_spaces=not self.remove_extra_whitespaces,
+        )
+        settings = SentencePieceSettings(
+            self.vocab_size,
+            self.model,
+            self.normalization,
+            self.coverage,
+            self.byte_fallback,
+            self.special_tokens,
+            self.symbols,
+            self.remove_extra_whitespaces,
+            rules=rules,
+            unigram=UnigramSettings(keep=self.keep),
+        )
+        return train_sentencepiece(
+            texts, settings, names=self.names(), chat_template=self.template(), progress=progress
+        )
+
+
 AnyTokenizer = one_of(TokenizerConfig)

@@ -4,14 +4,17 @@ A text is normalized, its spaces become U+2581 (with one more in front), and a u
 cut it. What no piece covers is unknown, or, with byte fallback, becomes its bytes.
 """
 
+import codecs
+import hashlib
 import itertools
+import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from groundup.base.errors import CheckpointError, UsageError
+from groundup.base.files import write_atomic
 from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.formats.sentencepiece_proto import ModelFile, ModelType, PieceType
 from groundup.tokenizers.sentencepiece_models import cutter, symbols_of
@@ -19,7 +22,9 @@ from groundup.tokenizers.sentencepiece_text import SPACE, Normalizer
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 from groundup.tokenizers.unigram import Cut, byte_piece
 
+MODEL = "tokenizer.model"
 REPLACEMENT = "\ufffd"
+ONE_EACH = "groundup.replace_each_byte"
 
 
 class SentencePiece(Tokenizer):
@@ -35,6 +40,7 @@ class SentencePiece(Tokenizer):
     """
 
     kind = "sentencepiece"
+    bytewise = False  # the first space is not shown
 
     def __init__(
         self,
@@ -181,12 +187,29 @@ class SentencePiece(Tokenizer):
 
         return sentencepiece_to_json(self)
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        added = sorted((t.id, t.content, t.special, t.normalized) for t in self.added.tokens)
+        content = json.dumps({"kind": self.kind, "added": added, "bos": self.bos_id, "eos": self.eos_id})
+        return hashlib.sha256(content.encode("utf-8") + self.file.to_bytes()).hexdigest()
+
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the usual files, and tokenizer.model, which says it all."""
+        """Write tokenizer.model, which says it all, and the usual files; tokenizer.json where it can say it."""
+        from groundup.tokenizers.files import CONFIG, TEMPLATE, TOKENIZER, config_json
         from groundup.tokenizers.formats.sentencepiece_model import write
 
-        super().save_pretrained(folder)
-        write(self, Path(folder) / "tokenizer.model")
+        folder = Path(folder)
+        write(self, folder / MODEL)
+        if self.model_type in (ModelType.UNIGRAM, ModelType.BPE):
+            write_atomic(folder / TOKENIZER, json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n")
+        else:
+            (folder / TOKENIZER).unlink(missing_ok=True)
+        config = config_json(self) | {"groundup_kind": self.kind}
+        write_atomic(folder / CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
+        if self.chat_template is None:
+            (folder / TEMPLATE).unlink(missing_ok=True)
+        else:
+            write_atomic(folder / TEMPLATE, self.chat_template)
 
 
 def names_of(file: ModelFile) -> SpecialNames:
@@ -201,8 +224,12 @@ def names_of(file: ModelFile) -> SpecialNames:
 
 def utf8(data: bytes) -> str:
     """`data` as text; each byte that belongs to no character becomes one U+FFFD."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        start = error.start
-        return data[:start].decode("utf-8") + REPLACEMENT + utf8(data[start + 1 :])
+    return data.decode("utf-8", errors=ONE_EACH)
+
+
+def _one_each(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return REPLACEMENT, error.start + 1
+
+
+codecs.register_error(ONE_EACH, _one_each)

@@ -16,7 +16,7 @@ from groundup.tokenizers.unigram import UNKNOWN, UNKNOWN_PENALTY, Cut, Pieces
 
 CACHED_WORDS = 2**18
 LONGEST_CACHED = 64
-SMALLEST_NORMAL = 2.0**-126  # C's FLT_MIN, where the reference starts to look for the largest score
+LARGEST_SINGLE = (2 - 2.0**-23) * 2.0**127  # where the reference starts to look for the least score
 
 
 class Cutter(Protocol):
@@ -41,9 +41,9 @@ def _unknown_id(file: ModelFile) -> int:
     return next(number for number, piece in enumerate(file.pieces) if piece.type == PieceType.UNKNOWN)
 
 
-def _searchable(file: ModelFile) -> dict[str, int]:
+def _searchable(file: ModelFile, *also: PieceType) -> dict[str, int]:
     """Pieces that may be found in text; control, unknown and byte pieces never are."""
-    kinds = (PieceType.NORMAL, PieceType.USER_DEFINED, PieceType.UNUSED)
+    kinds = (PieceType.NORMAL, PieceType.USER_DEFINED, *also)
     return {piece.piece: number for number, piece in enumerate(file.pieces) if piece.type in kinds}
 
 
@@ -63,19 +63,20 @@ class Unigram:
     def __init__(self, file: ModelFile):
         self.unknown = _unknown_id(file)
         normal = [piece.score for piece in file.pieces if piece.type == PieceType.NORMAL]
-        self.largest = max([SMALLEST_NORMAL, *normal])
         entries = (
-            (piece.piece, number, self._score(piece))
+            (piece.piece, number, self.score(piece))
             for number, piece in enumerate(file.pieces)
             if piece.type in (PieceType.NORMAL, PieceType.USER_DEFINED)
         )
-        least = min(normal, default=0.0)
+        least = min(normal, default=LARGEST_SINGLE)
         self.lattice = Pieces(entries, single(least - UNKNOWN_PENALTY), precision="f")
 
-    def _score(self, piece: Piece) -> float:
+    @staticmethod
+    def score(piece: Piece) -> float:
+        """The log-probability of a piece; a symbol of the user has one above 0, the longer the more."""
         if piece.type == PieceType.NORMAL:
             return piece.score
-        return single(len(piece.piece.encode("utf-8")) * self.largest) - 0.1
+        return single(0.1 * (len(piece.piece.encode("utf-8")) - 1))
 
     def cut(self, text: str) -> Cut:
         """The most probable cut."""
@@ -90,19 +91,26 @@ class Unigram:
 
 
 class ScoreBPE:
-    """BPE whose merges are the pieces themselves: neighbours that spell a piece merge, the highest score first, then the
-    leftmost; symbols of the user never merge with anything. A piece of the type UNUSED takes part, and is then split
-    back into what it was merged from."""
+    """BPE whose merges are the pieces themselves: neighbours that spell a piece merge, the highest score first.
+
+    Of equal scores the leftmost comes first. Symbols of the user never merge with anything. A piece of the type UNUSED
+    takes part, and is then split back into what it was merged from.
+    """
 
     def __init__(self, file: ModelFile):
-        self.ids = _searchable(file)
+        self.ids = _searchable(file, PieceType.UNUSED)
         self.unknown = _unknown_id(file)
         self.scores = [-piece.score for piece in file.pieces]  # the smallest comes first in a heap
         self.unused = {number for number, piece in enumerate(file.pieces) if piece.type == PieceType.UNUSED}
         self.symbols = Longest(symbols_of(file))
         inner = [piece for piece in self.ids if SPACE in piece.strip(SPACE)]
         # Where no piece goes on over the border between words, words are cut one by one, and remembered.
-        self.by_words = not inner and not any(piece.strip(SPACE) and piece.endswith(SPACE) for piece in self.ids)
+        # (How an unused piece is split back may depend on the words around.)
+        self.by_words = (
+            not self.unused
+            and not inner
+            and not any(piece.strip(SPACE) and piece.endswith(SPACE) for piece in self.ids)
+        )
         self._cache: dict[str, Cut] = {}
 
     def cut(self, text: str) -> Cut:
@@ -150,7 +158,7 @@ class ScoreBPE:
             number = self.ids.get(text[start:end], self.unknown)
             middle = halves.get(text[start:end]) if number in self.unused else None
             if middle is None:
-                cut.append((number, end))
+                cut.append((self.unknown if number in self.unused else number, end))
             else:
                 todo += [(start + middle, end), (start, start + middle)]
 

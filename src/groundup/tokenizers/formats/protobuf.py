@@ -1,8 +1,8 @@
 """The wire format of Protocol Buffers, as much of it as flat messages need.
 
-A message is a row of fields: a varint (number << 3 | wire type), then the value: a varint (0), 8 bytes (1), a length and
-that many bytes (2), or 4 bytes (5). Nothing here recurses: a nested message is bytes until its reader looks inside, so
-files nested a million deep cost nothing. Groups (3, 4), which proto2 gave up, are refused.
+A message is a row of fields: a varint (number << 3 | wire type), then the value: a varint (0), 8 bytes (1), a length
+and that many bytes (2), or 4 bytes (5). Nothing here recurses: a nested message is bytes until its reader looks inside,
+so files nested a million deep cost nothing. Groups (3, 4), which proto2 gave up, are refused.
 """
 
 import struct
@@ -42,7 +42,7 @@ def fields(data: bytes, where: str) -> Iterator[tuple[int, int, Value]]:
             raise CheckpointError(f"{where}: field {number} has the wire type {wire}, which is not supported")
         if size > len(data) - place:
             raise CheckpointError(
-                f"{where}: field {number} claims {size:,} bytes, but {len(data) - place:,} are left; the file is cut off"
+                f"{where}: field {number} claims {size:,} bytes, but {len(data) - place:,} are left; it is cut off"
             )
         yield number, wire, data[place : place + size]
         place += size

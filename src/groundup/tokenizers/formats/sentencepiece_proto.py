@@ -1,7 +1,7 @@
 """What a SentencePiece `.model` file says: pieces, how they were trained, how text is normalized.
 
-The classes below are the messages of the file, with the defaults that an absent field has; fields that are not named here
-are kept as they are and written back.
+The classes below are the messages of the file, with the defaults that an absent field has; fields not named here are
+kept as they are and written back.
 """
 
 import math
@@ -257,5 +257,3 @@ def _write_piece(piece: Piece) -> bytes:
     score = protobuf.write_field(2, protobuf.FIXED32, protobuf.bytes_of_float(piece.score))
     kind = b"" if piece.type == PieceType.NORMAL else protobuf.write_field(3, protobuf.VARINT, piece.type)
     return head + score + kind + b"".join(protobuf.write_field(*entry) for entry in piece.other)
-
-
