@@ -419,9 +419,12 @@ def test_the_compiled_learner_learns_what_the_readable_one_learns(texts, size, l
 
 
 def test_the_learner_grows(monkeypatch, expected):
-    monkeypatch.setattr(compiled_training, "PAIRS", 2**16 + 2000)
+    monkeypatch.setattr(compiled_training, "PAIRS", 2**13)
+    grown = []
+    monkeypatch.setattr(CompiledLearner, "_grow", lambda self, grow=CompiledLearner._grow: grown.append(grow(self)))
     fast, slow = both_ways(dict(expected), 1200, 2, ["<s>", "\u017f no byte symbols 🙂", "self"])
     assert fast == slow
+    assert grown
     assert "self" not in {left + right for left, right in fast[0]}
 
 
