@@ -14,8 +14,8 @@ from groundup.tokenizers.byte_symbols import BYTE_TO_SYMBOL, to_bytes, to_symbol
 from groundup.tokenizers.compiled import CompiledCutter
 from groundup.tokenizers.pretokenize import PATTERNS
 
-FEWEST = 2**16  # places of a table to begin with
-PAIRS = 2**18
+FEWEST = 2**16  # places of a table to begin with; sizes of tables are powers of two
+PAIRS = 2**18  # and of bytes there are 2^16 pairs, so the first count has room
 ONCE_EACH = np.empty(0, np.int64)
 
 
