@@ -211,9 +211,7 @@ def _protect(values: dict[str, Any], controls: Spellings, written: Spellings, gu
     """The values with guards, and whether there are any. An assistant may write what is not special."""
     plain = Guards(controls, guard)
     strict = Guards(spellings((*controls.tokens, *written.tokens)), guard) if written.tokens else plain
-    messages = [
-        (plain if message["role"] in ASSISTANT else strict).protect(message) for message in values["messages"]
-    ]
+    messages = [(plain if message["role"] in ASSISTANT else strict).protect(message) for message in values["messages"]]
     others = {key: strict.protect(value) for key, value in values.items() if key != "messages"}
     return {"messages": messages, **others}, plain.used or strict.used
 
@@ -249,7 +247,9 @@ def _cut_short(rendered: Rendered, stop: str, field: str) -> Rendered:
     text = text.replace(stop, "")
     if rendered.blocks is None:
         return Rendered(text, None)
-    return Rendered(text, [Block(b.start, min(b.end, len(text)), b.message) for b in rendered.blocks if b.start < len(text)])
+    return Rendered(
+        text, [Block(b.start, min(b.end, len(text)), b.message) for b in rendered.blocks if b.start < len(text)]
+    )
 
 
 def _speakers(rendered: Rendered, messages: list[dict[str, Any]]) -> list[int]:

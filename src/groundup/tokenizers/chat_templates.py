@@ -18,6 +18,8 @@ from groundup.base.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from groundup.tokenizers.tokenizer import Tokenizer
 
+# Characters; the longest published ones have some 20,000.
+MAX_TEMPLATE = 2**20
 FOLDER = Path(__file__).with_name("templates")
 
 

@@ -8,12 +8,16 @@ from groundup.base.files import read_json
 from groundup.base.folders import find_folder
 from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.byte_bpe import ByteBPE, Merge
-from groundup.tokenizers.files import CONFIG, TEMPLATE, TOKENIZER
+from groundup.tokenizers.chat_files import FILES as TEMPLATE_FILES
+from groundup.tokenizers.chat_files import read_templates, with_templates
+from groundup.tokenizers.files import CONFIG, TOKENIZER
 from groundup.tokenizers.reading import read_tokenizer_json
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 
 # What is downloaded for a hub name.
-FILES = (TOKENIZER, CONFIG, TEMPLATE, "special_tokens_map.json", "vocab.json", "merges.txt", "encoder.json")
+FILES = (
+    TOKENIZER, CONFIG, *TEMPLATE_FILES, "special_tokens_map.json", "vocab.json", "merges.txt", "encoder.json",
+)  # fmt: skip
 # OpenAI's pair of files, and Hugging Face's older names for the same content.
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 MAX_TEXT_BYTES = 64 * 1024**2
@@ -35,16 +39,17 @@ def load_tokenizer(path_or_name: str | Path, pattern: str | None = None) -> Toke
     """
     path = Path(path_or_name).expanduser()
     if path.is_file():
-        return _from_json(path, pattern)
+        return with_templates(_from_json(path, pattern), path.parent)
     folder = find_folder(path_or_name, FILES)
     if (folder / TOKENIZER).is_file():
-        return _from_json(folder / TOKENIZER, pattern)
+        return with_templates(_from_json(folder / TOKENIZER, pattern), folder)
     for vocab, merges in PAIRS:
         if (folder / vocab).is_file() and (folder / merges).is_file():
-            return load_vocab_and_merges(folder / vocab, folder / merges, pattern or "gpt2")
-    found = ", ".join(sorted(item.name for item in folder.iterdir())[:12]) or "nothing"
+            found = load_vocab_and_merges(folder / vocab, folder / merges, pattern or "gpt2")
+            return with_templates(found, folder)
+    names = ", ".join(sorted(item.name for item in folder.iterdir())[:12]) or "nothing"
     raise CheckpointError(
-        f"{folder} has no tokenizer: tokenizer.json, or vocab.json + merges.txt, is expected; found {found}"
+        f"{folder} has no tokenizer: tokenizer.json, or vocab.json + merges.txt, is expected; found {names}"
     )
 
 
@@ -52,7 +57,7 @@ def _from_json(path: Path, pattern: str | None) -> Tokenizer:
     if pattern is not None:
         raise UsageError(f"{path} says itself how text is cut: leave `pattern` off")
     config = read_config(path.parent)
-    return read_tokenizer_json(path, special_names(config), read_template(path.parent, config))
+    return read_tokenizer_json(path, special_names(config), None)
 
 
 def load_vocab_and_merges(vocab: str | Path, merges: str | Path, pattern: str = "gpt2") -> ByteBPE:
@@ -72,7 +77,7 @@ def load_vocab_and_merges(vocab: str | Path, merges: str | Path, pattern: str = 
         names = SpecialNames(bos=end, eos=end)
     special = [t for t in dict.fromkeys((names.bos, names.eos, names.pad, names.unk)) if t is not None and t in ids]
     added = [AddedToken(token, ids[token]) for token in special]
-    template = read_template(vocab.parent, config)
+    template = read_templates(vocab.parent).get("default")
     try:
         return ByteBPE(ids, read_merges(merges), added, pattern=pattern, names=names, chat_template=template)
     except CheckpointError as error:
@@ -117,19 +122,6 @@ def _spelling(value: Any) -> str | None:
     found = value.get("content") if isinstance(value, dict) else value
     if found is not None and not isinstance(found, str):
         raise CheckpointError(f"{CONFIG}: a special token must be text, found {found!r:.80}")
-    return found
-
-
-def read_template(folder: Path, config: dict[str, Any]) -> str | None:
-    """The chat template: chat_template.jinja, or the older key in tokenizer_config.json (the file wins)."""
-    if (folder / TEMPLATE).is_file():
-        return _read_text(folder / TEMPLATE)
-    found = config.get("chat_template")
-    if isinstance(found, list):  # several, by name
-        named = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}
-        found = named.get("default")
-    if found is not None and not isinstance(found, str):
-        raise CheckpointError(f"{folder / CONFIG}: chat_template must be text, found {type(found).__name__}")
     return found
 
 

@@ -20,9 +20,7 @@ MEMORY = 384 << 20
 ANSWER_BYTES = 96 << 20
 
 
-def render_safely(
-    template: str, variables: Mapping[str, Any], signs: Signs, limits: Limits | None = None
-) -> Rendered:
+def render_safely(template: str, variables: Mapping[str, Any], signs: Signs, limits: Limits | None = None) -> Rendered:
     """As `template.render`, in a worker unless the template is one of ours.
 
     Raises:

@@ -26,9 +26,9 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from groundup.base.errors import UsageError
+from groundup.tokenizers.chat_templates import MAX_TEMPLATE
 from groundup.tokenizers.guarding import Guards, spellings
 
-MAX_TEMPLATE = 2**20
 MAX_POWER = 64
 
 
@@ -183,9 +183,7 @@ def _strftime_now(format: str) -> str:
     return datetime.now().strftime(format)
 
 
-def render(
-    template: str, variables: Mapping[str, Any], signs: Signs, limits: Limits | None = None
-) -> Rendered:
+def render(template: str, variables: Mapping[str, Any], signs: Signs, limits: Limits | None = None) -> Rendered:
     """The template's text for `variables`, rendered in this process.
 
     Args:
