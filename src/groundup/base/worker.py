@@ -3,9 +3,9 @@
     worker = Worker("groundup.tokenizers.template:answer", Limits(seconds=5))
     outcome = worker.call({"template": text})
 
-As `base.sandbox.run_function`, but a call costs a fraction of a millisecond once the process stands. After its start the
-process can open no file, no socket and no program: its limit of open files is zero. A call that passes a bound ends the
-process; the next call starts another.
+As `base.sandbox.run_function`, but a call costs a fraction of a millisecond once the process stands. After its start
+the process can open no file, no socket and no program: its limit of open files is zero. A call that passes a bound ends
+it; the next call starts another.
 """
 
 import atexit

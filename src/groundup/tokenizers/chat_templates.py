@@ -54,6 +54,7 @@ TEMPLATES: dict[str, ChatTemplate] = {
     "chatml": ChatTemplate("ChatML (OpenAI), with tools as Hermes has them", ("_words", "chatml"), IM, tools=True),
     "qwen": ChatTemplate("Qwen 2.5: ChatML with its own system text", ("_words", "qwen", "chatml"), IM, tools=True),
     "alpaca": ChatTemplate("Alpaca, with or without input", ("_words", "_no_tools", "alpaca"), eos=True),
+    "alpaca-short": ChatTemplate("Alpaca as in Raschka's book", ("_words", "_no_tools", "_short", "alpaca"), eos=True),
     "vicuna": ChatTemplate("Vicuna 1.1 and 1.5", ("_words", "_no_tools", "vicuna"), bos=True, eos=True),
     "llama-2": ChatTemplate("Llama 2-Chat", ("_words", "_no_tools", "llama-2"), bos=True, eos=True),
     "llama-3": ChatTemplate("Llama 3 Instruct", ("_words", "_no_tools", "llama-3"), HEADERS, bos=True),

@@ -1,7 +1,8 @@
 """Marking the control tokens that a text spells, so that they stay text.
 
-A guard is a character that occurs nowhere else. It is put inside every control token that a message spells; the rendered
-text is searched for control tokens with the guards still in it, so only the template's own are found. Then they go.
+A guard is a character that occurs nowhere else. It is put inside every control token that a message spells; the
+rendered text is searched for control tokens with the guards still in it, so only the template's own are found. Then
+they go.
 """
 
 import re
@@ -88,7 +89,7 @@ def spellings(tokens: tuple[str, ...]) -> Spellings:
 class Guards:
     """Puts a guard into the control tokens that texts spell.
 
-    The guard is put also at a text's edge where it holds a part of a control token, of which the rest could stand beyond
+    It is put also at a text's edge where that holds a part of a control token, of which the rest could stand beyond
     the edge.
     """
 
