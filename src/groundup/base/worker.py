@@ -4,8 +4,9 @@
     outcome = worker.call({"template": text})
 
 As `base.sandbox.run_function`, but a call costs a fraction of a millisecond once the process stands. After its start
-the process can open no file, no socket and no program: its limit of open files is zero. A call that passes a bound ends
-it; the next call starts another.
+the process can open no file, no socket and no program: its limit of open files is zero. On Linux its root folder is an
+empty one where the kernel lets us, and Landlock forbids all access to files where the kernel has it. A call that passes
+a bound ends the process; the next call starts another.
 """
 
 import atexit

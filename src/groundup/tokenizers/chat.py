@@ -23,7 +23,7 @@ from groundup.tokenizers.chat_messages import (
 from groundup.tokenizers.guarding import Guards, Spellings, spellings, unused_signs
 from groundup.tokenizers.pieces import one_bos, to_ids
 from groundup.tokenizers.rendering import render_safely
-from groundup.tokenizers.template import Limits, Signs
+from groundup.tokenizers.template import Limits, Rendered, Signs
 from groundup.tokenizers.tokenizer import Tokenizer
 
 # For our own models: ChatML (OpenAI, 2023), one line end after each turn; and turns in plain words, for models that
@@ -97,12 +97,9 @@ def render_chat(
         field = mark_end(values["messages"], continue_final_message, stop)
     controls = spellings(tuple(tokenizer.special_tokens))
     written = spellings(_written_tokens(tokenizer, source))
-    guarded, used = _protect(values, controls, written, guard)
-    names = {f"{part}_token": getattr(tokenizer.names, part) for part in ("bos", "eos", "pad", "unk")}
-    known = {key: token for key, token in names.items() if token is not None}
-    signs = Signs(mark, guard, tuple(controls.tokens + written.tokens)) if used else Signs(mark, "")
-    given = known | guarded | {"add_generation_prompt": add_generation_prompt}
-    rendered = render_safely(source, given, signs, limits)
+    given = values | {"add_generation_prompt": add_generation_prompt}
+    signs = Signs(mark, guard)
+    rendered = _Rendering(source, _special_names(tokenizer), given, controls, written, signs, limits).run()
     if continue_final_message:
         rendered = cut_at_end(rendered, stop, field)
     speakers = block_speakers(rendered, conversation)
@@ -156,10 +153,49 @@ def _written_tokens(tokenizer: Tokenizer, source: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _protect(values: dict[str, Any], controls: Spellings, written: Spellings, guard: str) -> tuple[dict, bool]:
-    """The values with guards, and whether there are any. An assistant may write what is not special."""
-    plain = Guards(controls, guard)
-    strict = Guards(spellings((*controls.tokens, *written.tokens)), guard) if written.tokens else plain
-    messages = [(plain if message["role"] in ASSISTANT else strict).protect(message) for message in values["messages"]]
-    others = {key: strict.protect(value) for key, value in values.items() if key != "messages"}
-    return {"messages": messages, **others}, plain.used or strict.used
+def _special_names(tokenizer: Tokenizer) -> dict[str, str]:
+    """What templates call the special tokens: bos_token and so on; those that there are."""
+    names = {f"{part}_token": getattr(tokenizer.names, part) for part in ("bos", "eos", "pad", "unk")}
+    return {key: token for key, token in names.items() if token is not None}
+
+
+@dataclass(frozen=True)
+class _Rendering:
+    """One conversation on its way through a template, with guards in the control tokens that its values spell.
+
+    Guards at the edges of texts are seldom needed, and a template that looks at a text's first character sees them. So
+    they are left out, unless a control token arises where a text's edge meets what stands beside it.
+    """
+
+    source: str
+    names: dict[str, str]
+    values: dict[str, Any]
+    controls: Spellings
+    written: Spellings
+    signs: Signs
+    limits: Limits | None
+
+    def run(self) -> Rendered:
+        """The rendered text with its guards."""
+        rendered, at_edges = self.once(edges=False)
+        if not at_edges:
+            return rendered
+        other, _ = self.once(edges=True)
+        every = self.every()
+        return rendered if every.found(rendered.text) == every.found(other.text) else other
+
+    def once(self, edges: bool) -> tuple[Rendered, bool]:
+        """The rendered text, and whether a text's edge holds a part of a control token."""
+        plain = Guards(self.controls, self.signs.guard, edges)
+        strict = Guards(self.every(), self.signs.guard, edges) if self.written.tokens else plain
+        guarded = self.names | {key: strict.protect(value) for key, value in self.values.items() if key != "messages"}
+        # An assistant may write what is not special.
+        messages = self.values["messages"]
+        guarded["messages"] = [(plain if m["role"] in ASSISTANT else strict).protect(m) for m in messages]
+        used = plain.used or strict.used
+        signs = Signs(self.signs.mark, self.signs.guard, self.every().tokens) if used else Signs(self.signs.mark, "")
+        return render_safely(self.source, guarded, signs, self.limits), plain.at_edges or strict.at_edges
+
+    def every(self) -> Spellings:
+        """The control tokens, and what the template writes like one."""
+        return spellings((*self.controls.tokens, *self.written.tokens)) if self.written.tokens else self.controls

@@ -64,6 +64,10 @@ class Spellings:
         """Whether the text ends with the beginning of a token."""
         return any(text[-i:] in self.heads for i in range(1, min(self.reach, len(text) + 1)))
 
+    def found(self, text: str) -> list[str]:
+        """The tokens in a text, in order."""
+        return self.whole.findall(text) if self.whole else []
+
     def cut(self, text: str) -> Iterator[tuple[str, bool]]:
         """The pieces of a text in order, and whether each is a token; none is empty."""
         end = 0
@@ -89,13 +93,20 @@ def spellings(tokens: tuple[str, ...]) -> Spellings:
 class Guards:
     """Puts a guard into the control tokens that texts spell.
 
-    It is put also at a text's edge where that holds a part of a control token, of which the rest could stand beyond
-    the edge.
+    Args:
+        spelled: the control tokens.
+        guard: the character.
+        edges: put it also at a text's edge where that holds a part of a control token, of which the rest could stand
+            beyond the edge.
+
+    Attributes:
+        used: a guard was put somewhere.
+        at_edges: an edge needs one.
     """
 
-    def __init__(self, spelled: Spellings, guard: str):
-        self.spelled, self.guard = spelled, guard
-        self.used = False
+    def __init__(self, spelled: Spellings, guard: str, edges: bool = False):
+        self.spelled, self.guard, self.edges = spelled, guard, edges
+        self.used = self.at_edges = False
 
     def protect(self, value: Any) -> Any:
         """`value` with every text in it protected; keys and structural words only inside."""
@@ -111,8 +122,11 @@ class Guards:
         return self.inside(item) if key in STRUCTURE and isinstance(item, str) else self.protect(item)
 
     def text(self, text: str) -> str:
-        """One text, protected inside and at its edges."""
+        """One text, protected inside, and at its edges where asked for."""
         begins, ends = self.spelled.begins_inside(text), self.spelled.ends_inside(text)
+        self.at_edges |= begins or ends
+        if not self.edges:
+            return self.inside(text)
         self.used |= begins or ends
         return self.guard * begins + self.inside(text) + self.guard * ends
 

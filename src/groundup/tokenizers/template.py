@@ -108,6 +108,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.places: dict[int, int] = {}
         self.speaker: int | None = None
         self.filters["tojson"] = self._to_json
+        self.filters["length"] = self.filters["count"] = self._size
         self.globals["raise_exception"] = _raise
         self.globals["strftime_now"] = _strftime_now
 
@@ -150,6 +151,10 @@ class _Environment(ImmutableSandboxedEnvironment):
             if size > self.limits.output:
                 raise _LimitError(f"multiplies to a size of {size:.3g}")
         return super().call_binop(context, operator, left, right)
+
+    def _size(self, value: Any) -> int:
+        """`length`, without guards."""
+        return len(self.guards.remove(value) if self.guards.guard and isinstance(value, str) else value)
 
     def _to_json(
         self,

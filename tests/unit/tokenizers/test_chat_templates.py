@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from chat_families import CALL, NAMES, TALK, TOOL_TALK, WEATHER, tokenizer_of
 
+from chat_families import CALL, NAMES, TALK, TOOL_TALK, WEATHER, tokenizer_of
 from groundup.base.errors import UsageError
 from groundup.tokenizers import chat_templates
 from groundup.tokenizers.bpe_trainer import train_byte_bpe
@@ -69,9 +69,9 @@ PUBLISHED = {
     "Who are you<|assistant|>\n I am an assistant<|user|>\n Another question<|assistant|>",
     "glm-4": "[gMASK]<sop><|system|>\nYou are a helpful assistant<|user|>\nHello<|assistant|>\nHi there<|user|>\n"
     "Who are you<|assistant|>\nI am an assistant<|user|>\nAnother question<|assistant|>",
-    "phi-3": "<s><|system|>\nYou are a helpful assistant<|end|>\n<|user|>\nHello<|end|>\n<|assistant|>\nHi there<|end|>\n"
-    "<|user|>\nWho are you<|end|>\n<|assistant|>\nI am an assistant<|end|>\n<|user|>\nAnother question<|end|>\n"
-    "<|assistant|>\n",
+    "phi-3": "<s><|system|>\nYou are a helpful assistant<|end|>\n<|user|>\nHello<|end|>\n<|assistant|>\nHi there"
+    "<|end|>\n<|user|>\nWho are you<|end|>\n<|assistant|>\nI am an assistant<|end|>\n<|user|>\n"
+    "Another question<|end|>\n<|assistant|>\n",
     "gemma": "<bos><start_of_turn>user\nYou are a helpful assistant\n\nHello<end_of_turn>\n<start_of_turn>model\n"
     "Hi there<end_of_turn>\n<start_of_turn>user\nWho are you<end_of_turn>\n<start_of_turn>model\nI am an assistant"
     "<end_of_turn>\n<start_of_turn>user\nAnother question<end_of_turn>\n<start_of_turn>model\n",
@@ -314,7 +314,9 @@ def test_every_control_token_is_known(name):
     used = set(found.ids) | (
         set(render_chat(tokenizer, TOOL_TALK, tools=[WEATHER]).ids) if chat_templates.TEMPLATES[name].tools else set()
     )
-    assert ids - used <= {tokenizer.vocab.get(t) for t in ("<|eom_id|>", "<|python_tag|>", "<|system|>", "<|observation|>")}
+    assert ids - used <= {
+        tokenizer.vocab.get(t) for t in ("<|eom_id|>", "<|python_tag|>", "<|system|>", "<|observation|>")
+    }
     bare = train_byte_bpe(["Hello there"], 260)
     missing = chat_templates.missing(name, bare)
     kind = chat_templates.TEMPLATES[name]
