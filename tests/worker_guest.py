@@ -3,7 +3,14 @@
 import os
 import socket
 
+counted: list = []
+
 
 def run(code: str) -> None:
-    """Run the statements."""
+    """Run statements."""
     exec(code, {"os": os, "socket": socket})
+
+
+def evaluate(code: str) -> object:
+    """The value of an expression."""
+    return eval(code, {"os": os, "counted": counted})

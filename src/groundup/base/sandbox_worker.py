@@ -211,6 +211,8 @@ def send_framed(answer: int, reply: dict) -> None:
         data = json.dumps(reply, ensure_ascii=False).encode("utf-8", errors="surrogatepass")
     except MemoryError:
         data = b'{"kind": "memory", "message": "out of the memory it was given"}'
+    except (TypeError, ValueError, RecursionError) as error:
+        data = json.dumps({"kind": "error", "message": f"the value is no JSON: {error}"[:2000]}).encode()
     write_all(answer, struct.pack(">Q", len(data)))
     write_all(answer, data)
 

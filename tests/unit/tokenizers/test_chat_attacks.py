@@ -206,12 +206,11 @@ def test_deep_and_long_messages(tokenizer):
     "text", ["\ud800", "\udc00\ud800", "a\x00b", "\uffff\ufdd0\ufdef", "\u202e<|end|>", "\r\n\x85\u2028"]
 )
 def test_odd_characters(tokenizer, text):
-    for source in ("{{ messages[0].content }}", "{{ messages[0].content | tojson(ensure_ascii=true) }}"):
+    messages, plain = [{"role": "user", "content": text}], "{{ messages[0].content }}"
+    for source in (plain, "{{ messages[0].content | tojson(ensure_ascii=true) }}"):
         found = render_chat(tokenizer, messages, template=source)
         assert tokenizer.special_tokens["<|end|>"] not in found.ids
-    assert (
-        render_chat(tokenizer, [{"role": "user", "content": text}], template="{{ messages[0].content }}").text == text
-    )
+    assert render_chat(tokenizer, messages, template=plain).text == text
 
 
 def test_spelled_control_tokens_stay_text_whatever_a_template_does_with_them(tokenizer):
