@@ -68,7 +68,7 @@ def test_a_folder_written_over_keeps_no_old_templates(folder):
 )  # fmt: skip
 def test_damaged_keys_are_named(folder, value):
     in_config(folder, value)
-    with pytest.raises(CheckpointError, match="tokenizer_config.json"):
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json"):
         load_tokenizer(folder)
 
 
