@@ -16,9 +16,7 @@ from groundup.tokenizers.chat import render_chat
 from groundup.tokenizers.pieces import encoder_of
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 
-TEXT = [
-    "Hello there, who are you? I am a model.\n[INST] [/INST] <<SYS>> USER: ASSISTANT: system user assistant 1"
-] * 20
+TEXT = ["Hello there, who are you? I am a model.\n[INST] [/INST] <<SYS>> USER: ASSISTANT: system user assistant 1"] * 20
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<unk>"]
 TALK = [
     {"role": "user", "content": "Hello there"},

@@ -5,6 +5,7 @@ rendered text is searched for control tokens with the guards still in it, so onl
 they go.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -14,18 +15,26 @@ from groundup.base.errors import UsageError
 
 # Unicode noncharacters: never part of a text that is exchanged.
 SIGNS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
+_ANY_SIGN = re.compile("[\ufdd0-\ufdef]")
 # Words that templates compare; a guard at their edge would change them.
 STRUCTURE = frozenset({"role", "type"})
 
 
 def unused_signs(count: int, *values: Any) -> list[str]:
     """`count` characters that occur nowhere in the values."""
-    any_sign = re.compile("[\ufdd0-\ufdef]")
-    used = {character for text in texts(values) for character in any_sign.findall(text)}
+    used = set(_ANY_SIGN.findall(_one_text(values)))
     free = [character for character in SIGNS if character not in used]
     if len(free) < count:
         raise UsageError("the messages hold all of Unicode's noncharacters U+FDD0 to U+FDEF: they are no text")
     return free[:count]
+
+
+def _one_text(values: Any) -> str:
+    """A text in which every character of the values occurs."""
+    try:
+        return json.dumps(values, ensure_ascii=False)
+    except (TypeError, ValueError):  # not plain JSON
+        return "\n".join(texts(values))
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -47,10 +56,11 @@ class Spellings:
     def __init__(self, tokens: tuple[str, ...]):
         self.tokens = sorted({token for token in tokens if token}, key=len, reverse=True)
         long = [token for token in self.tokens if len(token) > 1]
-        self.firsts = {token[0] for token in long}
         self.heads = {token[:i] for token in long for i in range(1, len(token))}
         self.tails = {token[i:] for token in long for i in range(1, len(token))}
         self.reach = max(map(len, long), default=1)
+        self.tail_begins = {tail[0] for tail in self.tails}
+        self.head_ends = {head[-1] for head in self.heads}
         # Leftmost, then longest; and the first characters of all spellings, also of those that overlap.
         self.whole = _pattern(self.tokens)
         begins = _pattern(long)
@@ -58,10 +68,14 @@ class Spellings:
 
     def begins_inside(self, text: str) -> bool:
         """Whether the text begins with the rest of a token."""
+        if text[:1] not in self.tail_begins:
+            return False
         return any(text[:i] in self.tails for i in range(1, min(self.reach, len(text) + 1)))
 
     def ends_inside(self, text: str) -> bool:
         """Whether the text ends with the beginning of a token."""
+        if text[-1:] not in self.head_ends:
+            return False
         return any(text[-i:] in self.heads for i in range(1, min(self.reach, len(text) + 1)))
 
     def found(self, text: str) -> list[str]:
@@ -132,7 +146,7 @@ class Guards:
 
     def inside(self, text: str) -> str:
         """One text, protected where it spells a whole token."""
-        if self.spelled.first is None or not any(character in text for character in self.spelled.firsts):
+        if self.spelled.whole is None or self.spelled.first is None or not self.spelled.whole.search(text):
             return text
         guarded, count = self.spelled.first.subn(rf"\2{self.guard}", text)
         self.used |= count > 0
