@@ -40,6 +40,8 @@ class TokenizerChat(Command):
     """End where the assistant is to begin."""
     turns: Literal["marked", "all", "last"] = "marked"
     """Which of the assistant's turns the mask covers: all, the last, or those not marked `"train": false`."""
+    infer_mask: bool = False
+    """Find the assistant's words also where the template has no {% generation %} blocks."""
     tokens: bool = False
     """Also list every token with its id."""
 
@@ -54,13 +56,14 @@ class TokenizerChat(Command):
             conversation["tools"] = read_json(self.tools)
         found = render_chat(
             tokenizer, add_generation_prompt=self.generation_prompt, template=self._template(), turns=self.turns,
-            **conversation,
+            infer_mask=self.infer_mask, **conversation,
         )  # fmt: skip
         say(coloured(tokenizer, found) if colours() else found.text)
         rows = list(token_rows(tokenizer, found))
         if self.tokens:
             say("\n" + table(rows, ("id", "token", "said", "message")))
-        counted = "no {% generation %} blocks, so no mask" if found.mask is None else f"{sum(found.mask)} count"
+        unmarked = "no {% generation %} blocks, so no mask (--infer-mask finds one)"
+        counted = unmarked if found.mask is None else f"{sum(found.mask)} count"
         say(f"\n{len(found.ids)} tokens, {counted}")
         return {"text": found.text, "ids": found.ids, "mask": found.mask, "speakers": found.speakers}
 

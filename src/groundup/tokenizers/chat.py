@@ -5,12 +5,12 @@ is tokenized as plain text even where it spells <|im_end|>, so nobody can end th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from groundup.base.errors import UsageError
 from groundup.tokenizers import chat_templates
-from groundup.tokenizers.chat_masks import NOBODY, Turns, block_speakers, counted_turns
+from groundup.tokenizers.chat_masks import NOBODY, Turns, block_speakers, counted_turns, infer_blocks
 from groundup.tokenizers.chat_messages import (
     ASSISTANT,
     Message,
@@ -59,6 +59,7 @@ def render_chat(
     documents: Sequence[Mapping[str, Any]] | None = None,
     template: str | None = None,
     turns: Turns = "marked",
+    infer_mask: bool = False,
     continue_final_message: bool | str = False,
     limits: Limits | None = None,
     **variables: Any,
@@ -78,6 +79,8 @@ def render_chat(
             tokenizer's own: `tool_use` where tools are given and it has such a one, else its default.
         turns: which of the assistant's turns the mask covers: "all", the "last", or ("marked") all but those whose
             message says `"train": false` or `"weight": 0`.
+        infer_mask: find the assistant's words also where the template does not mark them, by rendering the conversation
+            turn by turn.
         continue_final_message: end inside the last message, to be gone on with; or the name of its field that is.
         limits: of the rendering.
         variables: more for the template.
@@ -99,7 +102,10 @@ def render_chat(
     written = spellings(_written_tokens(tokenizer, source))
     given = values | {"add_generation_prompt": add_generation_prompt}
     signs = Signs(mark, guard)
-    rendered = _Rendering(source, _special_names(tokenizer), given, controls, written, signs, limits).run()
+    job = _Rendering(source, _special_names(tokenizer), given, controls, written, signs, limits)
+    rendered = job.run()
+    if rendered.blocks is None and infer_mask:
+        rendered = Rendered(rendered.text, infer_blocks(rendered.text, conversation, controls, job.beginning))
     if continue_final_message:
         rendered = cut_at_end(rendered, stop, field)
     speakers = block_speakers(rendered, conversation)
@@ -183,6 +189,11 @@ class _Rendering:
         other, _ = self.once(edges=True)
         every = self.every()
         return rendered if every.found(rendered.text) == every.found(other.text) else other
+
+    def beginning(self, count: int, prompt: bool) -> str:
+        """The text of the first messages, with the generation prompt or without."""
+        values = self.values | {"messages": self.values["messages"][:count], "add_generation_prompt": prompt}
+        return replace(self, values=values).run().text
 
     def once(self, edges: bool) -> tuple[Rendered, bool]:
         """The rendered text, and whether a text's edge holds a part of a control token."""

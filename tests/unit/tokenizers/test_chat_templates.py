@@ -1,6 +1,7 @@
 """The built-in chat templates: each family's published form, written out by hand, and what the loss covers."""
 
 import json
+import re
 
 import pytest
 
@@ -241,6 +242,31 @@ def test_the_mask_covers_the_answers_and_their_ends(name):
     assert said(name, light) == f"{before}Hi there{middle}"
     found = render_chat(tokenizer_of(name), talk)
     assert {place for place, counts in zip(found.speakers, found.mask, strict=True) if counts} == {1, 3}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "chatglm3"])  # whose last answer ends otherwise
+def test_answers_are_found_where_no_blocks_mark_them(name):
+    """The template without its marks, as others publish it: the same mask."""
+    tokenizer, talk = tokenizer_of(name), TALK[1:5]
+    bare = re.sub(r"{%(-?) *generation *(-?)%}", r"{%\1 if true \2%}", chat_templates.source(name))
+    bare = re.sub(r"{%(-?) *endgeneration *(-?)%}", r"{%\1 endif \2%}", bare)
+    assert "generation %" not in bare.replace("add_generation", "")
+    assert render_chat(tokenizer, talk, template=bare).mask is None
+    marked = render_chat(tokenizer, talk)
+    found = render_chat(tokenizer, talk, template=bare, infer_mask=True)
+    assert (found.text, found.mask, found.speakers) == (marked.text, marked.mask, marked.speakers)
+    last = render_chat(tokenizer, talk, template=bare, infer_mask=True, turns="last")
+    assert last.mask == render_chat(tokenizer, talk, turns="last").mask
+
+
+def test_answers_that_are_written_otherwise_later_on_are_not_guessed():
+    """As in templates that drop what a model thought in earlier turns."""
+    forgetful = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last else m.content[1:] }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    with pytest.raises(UsageError, match="message 1 cannot be found"):
+        render_chat(tokenizer_of("chatml"), TALK[1:5], template=forgetful, infer_mask=True)
 
 
 @pytest.mark.parametrize("name", [name for name, kind in chat_templates.TEMPLATES.items() if kind.tools])
