@@ -244,7 +244,8 @@ def test_the_mask_covers_the_answers_and_their_ends(name):
     assert {place for place, counts in zip(found.speakers, found.mask, strict=True) if counts} == {1, 3}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "chatglm3"])  # whose last answer ends otherwise
+# ChatGLM3's last answer ends otherwise than the others, and Phi-3 closes the conversation with EOS.
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("chatglm3", "phi-3")])
 def test_answers_are_found_where_no_blocks_mark_them(name):
     """The template without its marks, as others publish it: the same mask."""
     tokenizer, talk = tokenizer_of(name), TALK[1:5]
