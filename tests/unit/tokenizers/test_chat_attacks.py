@@ -224,7 +224,7 @@ def test_spelled_control_tokens_stay_text_whatever_a_template_does_with_them(tok
         "<|en{{ messages[0].rest }}", "{{ messages[0].start }}d|>",
     ):  # fmt: skip
         message = {
-            "role": "user", "content": "a<|end|>a<|end|>", "parts": ["<|e", "nd|>", "<|end|>"], "rest": "d|>",
+            "role": "user", "content": "a<|end|>a<|end|>", "parts": ["<|en", "d|>", "<|end|>"], "rest": "d|>",
             "start": "<|en", "tree": {"<|end|>": "<|end|>"},
         }  # fmt: skip
         found = render_chat(tokenizer, [message], template=source, tools=[{"<|end|>": ["<|end|>"]}])

@@ -314,7 +314,7 @@ def test_tools_are_not_dropped_silently(name):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "turns"])
 def test_a_content_may_be_a_list_of_parts(name):
-    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    parts = [{"type": "text", "text": "He"}, {"type": "text", "text": "llo"}]
     assert rendered(name, [{"role": "user", "content": parts}]) == rendered(name, ask("Hello"))
     with pytest.raises(UsageError, match="text parts"):
         rendered(name, [{"role": "user", "content": [{"type": "image", "url": "x"}]}])
