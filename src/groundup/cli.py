@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "tokenizer decode": ("tokenizer:TokenizerDecode", "Token ids to text"),
     "tokenizer inspect": ("tokenizer:TokenizerInspect", "What a tokenizer holds, and how it cuts a text"),
     "tokenizer compare": ("tokenizer:TokenizerCompare", "Several tokenizers on one text: length, speed, agreement"),
+    "tokenizer chat": ("tokenizer_chat:TokenizerChat", "A conversation as text, ids and loss mask, by a chat template"),
     "data inspect": ("data:DataInspect", "What a file or folder of text holds"),
     "data validate": ("data:DataValidate", "Check every record; name the file and line of what is wrong"),
     "data prepare": ("data:DataPrepare", "Tokenize text into memory-mapped shards"),

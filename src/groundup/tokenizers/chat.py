@@ -1,52 +1,35 @@
-"""Messages straight to token ids, with a mask of what the assistant says.
+"""Messages and tools straight to token ids, with a mask of what the assistant says.
 
 There is no detour over one text that is then cut up: control tokens come from the template alone. What a user writes
 is tokenized as plain text even where it spells <|im_end|>, so nobody can end their turn and speak as someone else.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from groundup.base.errors import UsageError
-from groundup.tokenizers.template import Limits, Rendered, render
+from groundup.tokenizers import chat_templates
+from groundup.tokenizers.chat_masks import NOBODY, Turns, block_speakers, counted_turns, infer_blocks
+from groundup.tokenizers.chat_messages import (
+    ASSISTANT,
+    Message,
+    cut_at_end,
+    mark_end,
+    prepare,
+    read_documents,
+    read_tools,
+)
+from groundup.tokenizers.guarding import Guards, Spellings, spellings, unused_signs
+from groundup.tokenizers.pieces import one_bos, to_ids
+from groundup.tokenizers.rendering import render_safely
+from groundup.tokenizers.template import Limits, Rendered, Signs
 from groundup.tokenizers.tokenizer import Tokenizer
 
-# ChatML (OpenAI, 2023) for our own models, one line end after each turn.
-CHATML = """\
-{%- if bos_token %}{{ bos_token }}{% endif %}
-{%- for message in messages %}
-    {%- if message.role == "assistant" %}
-        {{- "<|im_start|>assistant\\n" }}
-        {%- generation %}{{ message.content + "<|im_end|>" }}{% endgeneration %}
-        {{- "\\n" }}
-    {%- else %}
-        {{- "<|im_start|>" + message.role + "\\n" + message.content + "<|im_end|>\\n" }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ "<|im_start|>assistant\\n" }}{% endif %}
-"""
-
-# Turns in plain words, for models that only ever read text: the built-in stories hold conversations of this form.
-TURNS = """\
-{%- for message in messages %}
-    {%- if message.role == "assistant" %}
-        {{- "Assistant:" }}{% generation %}{{ " " + message.content }}{% endgeneration %}{{ "\\n\\n" }}
-    {%- elif message.role == "user" %}
-        {{- "User: " + message.content + "\\n\\n" }}
-    {%- else %}
-        {{- message.content + "\\n\\n" }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ "Assistant:" }}{% endif %}
-"""
-
-Message = Mapping[str, Any]
-
-_ROLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_-]{0,63}")
-# Unicode noncharacters: never part of a text that is exchanged.
-_SIGNS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
+# For our own models: ChatML (OpenAI, 2023), one line end after each turn; and turns in plain words, for models that
+# only ever read text: the built-in stories hold conversations of that form.
+CHATML = chat_templates.source("chatml")
+TURNS = chat_templates.source("turns")
 
 
 @dataclass(frozen=True)
@@ -55,14 +38,16 @@ class ChatIds:
 
     Attributes:
         ids: the tokens.
-        mask: for each token, 1 where the assistant says it (inside `{% generation %}`), else 0; None where the
-            template marks no such blocks.
+        mask: for each token, 1 where the assistant says it and the turn counts, else 0; None where the template marks
+            no `{% generation %}` blocks.
         text: the rendered text, for people.
+        speakers: for each token, the place of the assistant's message that says it, or -1; None as for `mask`.
     """
 
     ids: list[int]
     mask: list[int] | None
     text: str
+    speakers: list[int] | None = None
 
 
 def render_chat(
@@ -70,126 +55,158 @@ def render_chat(
     messages: Sequence[Message],
     add_generation_prompt: bool = False,
     *,
+    tools: Sequence[Mapping[str, Any]] | str | None = None,
+    documents: Sequence[Mapping[str, Any]] | None = None,
+    template: str | None = None,
+    turns: Turns = "marked",
+    infer_mask: bool = False,
+    continue_final_message: bool | str = False,
     limits: Limits | None = None,
     **variables: Any,
 ) -> ChatIds:
-    """Messages as ids, by the tokenizer's chat template.
+    """Messages as ids, by a chat template.
 
     There is exactly one BOS in front where the tokenizer has one. Text is tokenized apart inside and outside of
     `{% generation %}` blocks, so the ids of a prompt are the beginning of the ids of the prompt with its answer.
 
     Args:
-        tokenizer: its `chat_template` is used, and its special tokens' names are given to the template.
-        messages: each with `role` and `content` (and what else the template reads).
+        tokenizer: its templates are used, and its special tokens' names are given to the template.
+        messages: each with `role` and `content` (and what else the template reads). Keys that are None count as absent.
         add_generation_prompt: end where the assistant is to begin.
+        tools: JSON schemas of functions, or a JSON text of them.
+        documents: for templates that quote sources, each with `title` and `text`.
+        template: Jinja text, or the name of one of the tokenizer's or of the built-in templates; without it the
+            tokenizer's own: `tool_use` where tools are given and it has such a one, else its default.
+        turns: which of the assistant's turns the mask covers: "all", the "last", or ("marked") all but those whose
+            message says `"train": false` or `"weight": 0`.
+        infer_mask: find the assistant's words also where the template does not mark them, by rendering the conversation
+            turn by turn.
+        continue_final_message: end inside the last message, to be gone on with; or the name of its field that is.
         limits: of the rendering.
-        variables: more for the template, such as `tools`.
+        variables: more for the template.
 
     Raises:
-        UsageError: there is no template, it is wrong or passes a limit, or a message lacks a role.
+        UsageError: there is no template, it is wrong, passes a limit or refuses the messages; a message lacks a role;
+            tools are no JSON; a built-in template's control tokens are not in the tokenizer.
     """
-    if tokenizer.chat_template is None:
+    source = choose_template(tokenizer, template, tools)
+    conversation = prepare(messages)
+    values = {"messages": conversation, "tools": read_tools(tools), "documents": read_documents(documents), **variables}
+    mark, guard, stop = _signs(3, source, values)
+    field = ""
+    if continue_final_message:
+        if add_generation_prompt:
+            raise UsageError("continue_final_message and add_generation_prompt exclude each other")
+        field = mark_end(values["messages"], continue_final_message, stop)
+    controls = spellings(tuple(tokenizer.special_tokens))
+    written = spellings(_written_tokens(tokenizer, source))
+    given = values | {"add_generation_prompt": add_generation_prompt}
+    signs = Signs(mark, guard)
+    job = _Rendering(source, _special_names(tokenizer), given, controls, written, signs, limits)
+    rendered = job.run()
+    if rendered.blocks is None and infer_mask:
+        rendered = Rendered(rendered.text, infer_blocks(rendered.text, conversation, controls, job.beginning))
+    if continue_final_message:
+        rendered = cut_at_end(rendered, stop, field)
+    speakers = block_speakers(rendered, conversation)
+    ids, said = to_ids(tokenizer, rendered, speakers, controls, written, guard)
+    ids, said = one_bos(tokenizer.bos_id, ids, said)
+    text = rendered.text.replace(guard, "")
+    if rendered.blocks is None:
+        return ChatIds(ids, None, text)
+    counted = counted_turns(conversation, speakers, turns)
+    return ChatIds(ids, [int(place in counted) for place in said], text, [max(place, NOBODY) for place in said])
+
+
+def choose_template(tokenizer: Tokenizer, template: str | None = None, tools: Any = None) -> str:
+    """The Jinja text that `render_chat` uses.
+
+    Raises:
+        UsageError: no template, or none of this name; a built-in one whose control tokens are not in the tokenizer.
+    """
+    named = tokenizer.chat_templates
+    if template is None:
+        if tools is not None and "tool_use" in named:
+            return named["tool_use"]
+        if tokenizer.chat_template is not None:
+            return tokenizer.chat_template
+        others = f", or one of its own by name: {', '.join(named)}" if named else ""
         raise UsageError(
-            "this tokenizer has no chat template: set `tokenizer.chat_template` (chat.CHATML is a plain one)"
+            f"this tokenizer has no chat template: set `tokenizer.chat_template`, or choose a built-in one by name "
+            f"({', '.join(chat_templates.TEMPLATES)}){others}"
         )
-    check_messages(messages)
-    guard, mark = _unused_signs(messages, variables, tokenizer.chat_template)
-    specials = tuple(tokenizer.special_tokens)
-    protected = {"messages": list(messages), **variables}
-    values = {key: protect(value, specials, guard) for key, value in protected.items()}
+    if template in named:
+        return named[template]
+    if "{" in template:
+        return template
+    source = chat_templates.source(template)
+    chat_templates.check(template, tokenizer)
+    return source
+
+
+def _signs(count: int, *values: Any) -> list[str]:
+    try:
+        return unused_signs(count, *values)
+    except RecursionError:
+        raise UsageError("the messages or tools are nested too deeply") from None
+
+
+def _written_tokens(tokenizer: Tokenizer, source: str) -> tuple[str, ...]:
+    """Added tokens that are not special but that the template writes, such as Qwen's <tool_call>."""
+    return tuple(
+        token.content for token in tokenizer.added.tokens
+        if not token.special and token.content in source and not token.content.isspace()
+    )  # fmt: skip
+
+
+def _special_names(tokenizer: Tokenizer) -> dict[str, str]:
+    """What templates call the special tokens: bos_token and so on; those that there are."""
     names = {f"{part}_token": getattr(tokenizer.names, part) for part in ("bos", "eos", "pad", "unk")}
-    known = {key: token for key, token in names.items() if token is not None}
-    rendered = render(
-        tokenizer.chat_template, known | values | {"add_generation_prompt": add_generation_prompt}, mark, limits
-    )
-    ids, mask = _to_ids(tokenizer, rendered, guard)
-    ids, mask = _one_bos(tokenizer.bos_id, ids, mask)
-    return ChatIds(ids, None if rendered.spans is None else mask, rendered.text.replace(guard, ""))
+    return {key: token for key, token in names.items() if token is not None}
 
 
-def check_messages(messages: Sequence[Message]) -> None:
-    """Raise `UsageError` for a message without a proper role."""
-    for place, message in enumerate(messages):
-        role = message.get("role") if isinstance(message, Mapping) else None
-        if not isinstance(role, str) or not _ROLE.fullmatch(role):
-            raise UsageError(f"message {place} needs a `role` that is a word such as user, got {role!r:.80}")
+@dataclass(frozen=True)
+class _Rendering:
+    """One conversation on its way through a template, with guards in the control tokens that its values spell.
 
-
-def protect(value: Any, specials: Sequence[str], guard: str) -> Any:
-    """`value` with `guard` put inside every special token that a text in it spells.
-
-    The guard is put also at a text's edge where it holds a part of a special token, of which the rest could stand
-    beyond the edge.
+    Guards at the edges of texts are seldom needed, and a template that looks at a text's first character sees them. So
+    they are left out, unless a control token arises where a text's edge meets what stands beside it.
     """
-    if isinstance(value, str):
-        return _protect_text(value, specials, guard)
-    if isinstance(value, Mapping):
-        return {key: protect(item, specials, guard) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [protect(item, specials, guard) for item in value]
-    return value
 
+    source: str
+    names: dict[str, str]
+    values: dict[str, Any]
+    controls: Spellings
+    written: Spellings
+    signs: Signs
+    limits: Limits | None
 
-def _protect_text(text: str, specials: Sequence[str], guard: str) -> str:
-    begins = any(text.startswith(token[i:]) for token in specials for i in range(1, len(token)))
-    ends = any(text.endswith(token[:i]) for token in specials for i in range(1, len(token)))
-    for token in specials:
-        if len(token) > 1:
-            text = text.replace(token, token[0] + guard + token[1:])
-    return guard * begins + text + guard * ends
+    def run(self) -> Rendered:
+        """The rendered text with its guards."""
+        rendered, at_edges = self.once(edges=False)
+        if not at_edges:
+            return rendered
+        other, _ = self.once(edges=True)
+        every = self.every()
+        return rendered if every.found(rendered.text) == every.found(other.text) else other
 
+    def beginning(self, count: int, prompt: bool) -> str:
+        """The text of the first messages, with the generation prompt or without."""
+        values = self.values | {"messages": self.values["messages"][:count], "add_generation_prompt": prompt}
+        return replace(self, values=values).run().text
 
-def _unused_signs(*values: Any) -> tuple[str, str]:
-    """Two characters that occur nowhere in the values."""
-    used = {character for text in _texts(values) for character in _SIGNS if character in text}
-    free = [character for character in _SIGNS if character not in used]
-    if len(free) < 2:
-        raise UsageError("the messages hold all of Unicode's noncharacters U+FDD0 to U+FDEF: they are no text")
-    return free[0], free[1]
+    def once(self, edges: bool) -> tuple[Rendered, bool]:
+        """The rendered text, and whether a text's edge holds a part of a control token."""
+        plain = Guards(self.controls, self.signs.guard, edges)
+        strict = Guards(self.every(), self.signs.guard, edges) if self.written.tokens else plain
+        guarded = self.names | {key: strict.protect(value) for key, value in self.values.items() if key != "messages"}
+        # An assistant may write what is not special.
+        messages = self.values["messages"]
+        guarded["messages"] = [(plain if m["role"] in ASSISTANT else strict).protect(m) for m in messages]
+        used = plain.used or strict.used
+        signs = Signs(self.signs.mark, self.signs.guard, self.every().tokens) if used else Signs(self.signs.mark, "")
+        return render_safely(self.source, guarded, signs, self.limits), plain.at_edges or strict.at_edges
 
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _texts(key)
-            yield from _texts(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
-
-
-def _to_ids(tokenizer: Tokenizer, rendered: Rendered, guard: str) -> tuple[list[int], list[int]]:
-    ids: list[int] = []
-    mask: list[int] = []
-    for text, said in _sections(rendered):
-        found = list(_encode(tokenizer, text, guard))
-        ids += found
-        mask += [said] * len(found)
-    return ids, mask
-
-
-def _sections(rendered: Rendered) -> Iterator[tuple[str, int]]:
-    end = 0
-    for start, stop in rendered.spans or ():
-        yield rendered.text[end:start], 0
-        yield rendered.text[start:stop], 1
-        end = stop
-    yield rendered.text[end:], 0
-
-
-def _encode(tokenizer: Tokenizer, text: str, guard: str) -> Iterator[int]:
-    for piece in tokenizer.added.special_finder.cut(text):
-        if isinstance(piece, int):
-            yield piece
-        else:
-            yield from tokenizer.encode(piece.replace(guard, ""))
-
-
-def _one_bos(bos: int | None, ids: list[int], mask: list[int]) -> tuple[list[int], list[int]]:
-    """Exactly one BOS in front, where there is such a token."""
-    if bos is None:
-        return ids, mask
-    extra = next((i for i, number in enumerate(ids) if number != bos), len(ids))
-    return [bos, *ids[extra:]], [0, *mask[extra:]]
+    def every(self) -> Spellings:
+        """The control tokens, and what the template writes like one."""
+        return spellings((*self.controls.tokens, *self.written.tokens)) if self.written.tokens else self.controls

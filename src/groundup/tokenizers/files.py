@@ -33,15 +33,14 @@ WHOLE_TEXT = 10**9
 def write_folder(tokenizer: "Tokenizer", folder: str | Path) -> None:
     """Write tokenizer.json, tokenizer_config.json and, with a template, chat_template.jinja, each atomically.
 
-    The template of an earlier tokenizer in the same folder is removed when this one has none.
+    Named templates go to additional_chat_templates/. Those of an earlier tokenizer in the same folder are removed.
     """
+    from groundup.tokenizers.chat_files import write_templates
+
     folder = Path(folder)
     write_atomic(folder / TOKENIZER, json.dumps(tokenizer.to_json(), ensure_ascii=False, indent=2) + "\n")
     write_atomic(folder / CONFIG, json.dumps(config_json(tokenizer), ensure_ascii=False, indent=2) + "\n")
-    if tokenizer.chat_template is None:
-        (folder / TEMPLATE).unlink(missing_ok=True)
-    else:
-        write_atomic(folder / TEMPLATE, tokenizer.chat_template)
+    write_templates(tokenizer, folder)
 
 
 def config_json(tokenizer: "Tokenizer") -> dict[str, Any]:

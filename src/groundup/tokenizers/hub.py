@@ -12,8 +12,10 @@ from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import read_json
 from groundup.base.folders import find_folder
 from groundup.tokenizers.byte_bpe import ByteBPE
-from groundup.tokenizers.files import CONFIG, TEMPLATE, TOKENIZER
-from groundup.tokenizers.formats.bounded import head, read_bounded_text
+from groundup.tokenizers.chat_files import FILES as TEMPLATE_FILES
+from groundup.tokenizers.chat_files import with_templates
+from groundup.tokenizers.files import CONFIG, TOKENIZER
+from groundup.tokenizers.formats.bounded import head
 from groundup.tokenizers.formats.openai_gpt2 import PAIRS, read_merges
 from groundup.tokenizers.reading import read_tokenizer_json
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
@@ -22,7 +24,7 @@ __all__ = ["PAIRS", "TOKENIZER", "load_tokenizer", "load_vocab_and_merges", "rea
 
 # What is downloaded for a hub name.
 FILES = (
-    TOKENIZER, CONFIG, TEMPLATE, "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    TOKENIZER, CONFIG, *TEMPLATE_FILES, "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
     "encoder.json", "vocab.bpe", "vocab.txt", "tokenizer.model", "*.tiktoken", "rwkv_vocab*.txt",
 )  # fmt: skip
 # A folder with more entries is no tokenizer's: only so many are looked at.
@@ -59,7 +61,6 @@ class Beside:
     def __init__(self, folder: Path):
         self.config = read_config(folder)
         self.names = special_names(self.config)
-        self.template = read_template(folder, self.config)
         self.added = _added(folder, self.config)
 
 
@@ -83,10 +84,10 @@ def load_tokenizer(path_or_name: str | Path, pattern: str | None = None) -> Toke
         kind = _recognise(path)
         if kind is None:
             raise CheckpointError(f"{path} is no tokenizer that is known here. Looked for: {_looked_for()}")
-        return kind.read(path, pattern, Beside(path.parent))
+        return with_templates(kind.read(path, pattern, Beside(path.parent)), path.parent)
     folder = find_folder(path_or_name, FILES)
     kind, path = _find(folder)
-    return kind.read(path, pattern, Beside(folder))
+    return with_templates(kind.read(path, pattern, Beside(folder)), folder)
 
 
 def _recognise(path: Path) -> Format | None:
@@ -139,19 +140,19 @@ def _says_itself(path: Path, pattern: str | None) -> None:
 
 def _read_json(path: Path, pattern: str | None, beside: Beside) -> Tokenizer:
     _says_itself(path, pattern)
-    return read_tokenizer_json(path, beside.names, beside.template)
+    return read_tokenizer_json(path, beside.names)
 
 
 def _read_sentencepiece(path: Path, pattern: str | None, beside: Beside) -> Tokenizer:
     _says_itself(path, pattern)
     read = _module("sentencepiece_model").read
-    return read(path, names=beside.names, chat_template=beside.template)
+    return read(path, names=beside.names)
 
 
 def _read_ranks(path: Path, pattern: str | None, beside: Beside) -> Tokenizer:
     read = _module("tiktoken_ranks").read
     special = beside.added or None
-    return read(path, pattern, special_tokens=special, names=beside.names, chat_template=beside.template)
+    return read(path, pattern, special_tokens=special, names=beside.names)
 
 
 # How classes of transformers cut text, where the files do not say it.
@@ -178,19 +179,18 @@ def _read_pair(path: Path, pattern: str | None, beside: Beside) -> Tokenizer:
     pattern = ranks.QWEN if pattern == "qwen" else pattern
     return module.read(
         pair[0], pattern, merges=pair[1], normal_form=form, names=beside.names, added=beside.added,
-        chat_template=beside.template,
     )  # fmt: skip
 
 
 def _read_bert(path: Path, pattern: str | None, beside: Beside) -> Tokenizer:
     _says_itself(path, pattern)
     read = _module("bert_vocab").read
-    return read(path, config=beside.config, chat_template=beside.template)
+    return read(path, config=beside.config)
 
 
 def _read_rwkv(path: Path, pattern: str | None, beside: Beside) -> Tokenizer:
     _says_itself(path, pattern)
-    return _module("rwkv_vocabulary").read(path, chat_template=beside.template)
+    return _module("rwkv_vocabulary").read(path)
 
 
 # In the order in which they are looked for.
@@ -217,7 +217,8 @@ def load_vocab_and_merges(vocab: str | Path, merges: str | Path, pattern: str = 
     """
     beside = Beside(Path(vocab).parent)
     read = _module("openai_gpt2").read
-    return read(vocab, pattern, merges=merges, names=beside.names, added=beside.added, chat_template=beside.template)
+    found = read(vocab, pattern, merges=merges, names=beside.names, added=beside.added)
+    return with_templates(found, Path(vocab).parent)
 
 
 def _added(folder: Path, config: dict[str, Any]) -> dict[str, int]:
@@ -261,17 +262,4 @@ def _spelling(value: Any) -> str | None:
     found = value.get("content") if isinstance(value, dict) else value
     if found is not None and not isinstance(found, str):
         raise CheckpointError(f"{CONFIG}: a special token must be text, found {found!r:.80}")
-    return found
-
-
-def read_template(folder: Path, config: dict[str, Any]) -> str | None:
-    """The chat template: chat_template.jinja, or the older key in tokenizer_config.json (the file wins)."""
-    if (folder / TEMPLATE).is_file():
-        return read_bounded_text(folder / TEMPLATE)
-    found = config.get("chat_template")
-    if isinstance(found, list):  # several, by name
-        named = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}
-        found = named.get("default")
-    if found is not None and not isinstance(found, str):
-        raise CheckpointError(f"{folder / CONFIG}: chat_template must be text, found {type(found).__name__}")
     return found

@@ -40,6 +40,7 @@ class Tokenizer:
         special_tokens: spelling -> id of the control tokens.
         bos_id, eos_id, pad_id, unk_id: ids of the tokens with a part to play, or None.
         chat_template: Jinja source that turns messages into text, or None.
+        chat_templates: further templates by name; `tool_use` is chosen where tools are given.
         post_processor: what tokenizer.json says about tokens to be put around a text; kept for other readers.
 
     Raises:
@@ -70,6 +71,7 @@ class Tokenizer:
         self._tokens = tokens_by_id(self.vocab)
         self.names = names or SpecialNames()
         self.chat_template = chat_template
+        self.chat_templates: dict[str, str] = {}
         self.post_processor = post_processor
         self.special_tokens = {token.content: token.id for token in self.added.tokens if token.special}
         self.bos_id, self.eos_id, self.pad_id, self.unk_id = (
