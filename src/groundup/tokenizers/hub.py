@@ -218,7 +218,8 @@ def load_vocab_and_merges(vocab: str | Path, merges: str | Path, pattern: str = 
     beside = Beside(Path(vocab).parent)
     read = _module("openai_gpt2").read
     found = read(vocab, pattern, merges=merges, names=beside.names, added=beside.added)
-    return with_templates(found, Path(vocab).parent)
+    with_templates(found, Path(vocab).parent)
+    return found
 
 
 def _added(folder: Path, config: dict[str, Any]) -> dict[str, int]:
