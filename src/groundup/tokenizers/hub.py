@@ -50,10 +50,7 @@ class Format:
         """Whether the file looks like one of this kind; reads its beginning at most."""
         if self.module is None:
             return head(path, 64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
-        try:
-            return _module(self.module).sniff(path)
-        except ModuleNotFoundError:  # TODO: until sentencepiece_model is merged
-            return False
+        return _module(self.module).sniff(path)
 
 
 class Beside:
