@@ -68,11 +68,14 @@ class BPEModel:
                     f"merge {rank} ({left!r} + {right!r}) needs {missing!r}, which is not in the vocabulary"
                 )
             ranks[vocab[left], vocab[right]] = (rank, vocab[joined])
-            made.append((len(joined), vocab[left], vocab[right], vocab[joined]))
+            made.append((self._length(left) + self._length(right), vocab[left], vocab[right], vocab[joined]))
         symbols: dict[int, int] = {}
         for _, left, right, joined in sorted(made):  # parts are shorter than what they make
             symbols.setdefault(joined, symbols.get(left, 1) + symbols.get(right, 1))
         return ranks, symbols
+
+    def _length(self, token: str) -> int:
+        return len(token.removeprefix(self.prefix)) if self.prefix else len(token)
 
     @cached_property
     def _byte_ids(self) -> list[int | None]:

@@ -73,7 +73,8 @@ def matches(pattern: "regex.Pattern[str]", text: str) -> Iterator[Span]:
             last = end
     except TimeoutError:
         raise UsageError(
-            f"the pattern {pattern.pattern!r:.200} takes more than {limit:.0f} seconds on a text of {len(text)} characters"
+            f"the pattern {pattern.pattern!r:.200} takes more than {limit:.0f} seconds "
+            f"on a text of {len(text)} characters"
         ) from None
 
 

@@ -105,7 +105,8 @@ class ByteFallback(Decoder):
 
     def chain(self, tokens: list[str]) -> list[str]:
         out: list[str] = []
-        for is_byte, run in itertools.groupby(tokens, key=lambda token: _BYTE.fullmatch(token) is not None):
+        for is_byte, group in itertools.groupby(tokens, key=lambda token: _BYTE.fullmatch(token) is not None):
+            run = list(group)
             out.extend(_text_of([int(token[3:5], 16) for token in run]) if is_byte else run)
         return out
 

@@ -14,6 +14,7 @@ from groundup.tokenizers.pretokenize import PATTERNS
 if TYPE_CHECKING:
     from groundup.tokenizers.byte_bpe import ByteBPE
     from groundup.tokenizers.characters import Characters
+    from groundup.tokenizers.pipeline import Pipeline
     from groundup.tokenizers.tokenizer import Tokenizer
     from groundup.tokenizers.trie import Trie
     from groundup.tokenizers.words import Words
@@ -60,9 +61,9 @@ def _frame(tokenizer: "Tokenizer", **parts: Any) -> dict[str, Any]:
         {
             "id": token.id,
             "content": token.content,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
+            "single_word": token.single_word,
+            "lstrip": token.lstrip,
+            "rstrip": token.rstrip,
             "normalized": token.normalized,
             "special": token.special,
         }
@@ -87,6 +88,13 @@ def characters_to_json(tokenizer: "Characters") -> dict[str, Any]:
             "unk_token": tokenizer.names.unk or "<unk>",
         },
     )
+
+
+def pipeline_to_json(tokenizer: "Pipeline") -> dict[str, Any]:
+    """All parts, each as it writes itself."""
+    parts = {key: getattr(tokenizer, key) for key in ("normalizer", "pre_tokenizer", "decoder", "model")}
+    written = {key: None if part is None else part.to_json() for key, part in parts.items()}
+    return _frame(tokenizer, post_processor=tokenizer.post_processor, **written)
 
 
 def byte_bpe_to_json(tokenizer: "ByteBPE") -> dict[str, Any]:

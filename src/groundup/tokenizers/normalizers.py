@@ -241,7 +241,7 @@ def _in_order(waiting: list[tuple[int, str, int]]) -> Iterator[tuple[str, int]]:
 
 
 def _composed(pieces: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """Canonical composition: a mark joins the starter before it unless one of the same or a higher class stands between."""
+    """Canonical composition: a mark joins the starter before it, if none of the same or a higher class is between."""
     starter: tuple[str, int] | None = None
     after: list[tuple[str, int]] = []  # what follows the starter and did not join it
     last = 0  # the class of the last of these
@@ -276,7 +276,7 @@ def _compose(first: str, second: str) -> str | None:
 
 @dataclass(frozen=True)
 class BertNormalizer(Normalizer):
-    """BERT's: cleaning, spaces around Chinese characters, accents stripped (if None: when lower case is), lower case."""
+    """BERT's: cleaning, spaces around Chinese characters, accents stripped (None: as `lowercase` says), lower case."""
 
     clean_text: bool = True
     handle_chinese_chars: bool = True

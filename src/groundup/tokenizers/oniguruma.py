@@ -3,8 +3,8 @@ r"""Regular expressions of tokenizer.json: they are written for Oniguruma (Ruby'
 What differs, and is translated:
 
 - `^` and `$` are ends of lines; `.` leaves out the line end only; flag `m` makes it match that too.
-- `{n,m}+` is a repetition repeated (possessive elsewhere), `{n}?` one that may be absent (lazy elsewhere), `{,m}` starts
-  at 0.
+- `{n,m}+` is a repetition repeated (possessive elsewhere), `{n}?` one that may be absent (lazy elsewhere), and
+  `{,m}` starts at 0.
 - A flag on its own, `(?i)`, holds up to the end of its group.
 - `\h` is a hexadecimal digit, `\R` any line end, `\z` the very end; `\w` leaves out joiners and takes in the
   superscripts and fractions of Latin-1.

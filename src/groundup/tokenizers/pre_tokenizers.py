@@ -1,12 +1,12 @@
 """Cutting a normalized text into pieces that no token crosses, as tokenizer.json describes it.
 
-Each pre-tokenizer is a row of steps: cuts, and changes of the pieces (spaces made visible, bytes spelled as characters).
+Each pre-tokenizer is a row of steps: cuts, and changes of pieces (spaces made visible, bytes spelled as characters).
 `split` runs them over a text alone, `split_aligned` over a text whose characters know where they come from.
 """
 
 from collections.abc import Sequence as Row
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 import regex
@@ -17,7 +17,7 @@ from groundup.tokenizers.alignment import Aligned, Span, Traced, Transform
 from groundup.tokenizers.cutting import BEHAVIORS, Cut, Pattern
 from groundup.tokenizers.parts import Component, Json, Part, read_component
 from groundup.tokenizers.pretokenize import PATTERNS
-from groundup.tokenizers.unicode_classes import NUMERIC, PUNCTUATION, SPACE, WORD_OR_SIGNS
+from groundup.tokenizers.unicode_classes import NO_SCRIPT, NUMERIC, PUNCTUATION, SPACE, WORD_OR_SIGNS
 
 Prepend = Literal["first", "never", "always"]
 
@@ -62,7 +62,6 @@ def split_aligned(steps: Row[Step], text: Aligned) -> list[Aligned]:
 class PreTokenizer(Component):
     """A row of steps."""
 
-    @property
     def steps(self) -> Row[Step]:
         """What is done, in order."""
         raise NotImplementedError
@@ -70,7 +69,7 @@ class PreTokenizer(Component):
     @property
     def asks_where(self) -> bool:
         """Whether a piece is treated otherwise at the begin of the text."""
-        return any(isinstance(step, PrefixUnlessThere) and step.scheme == "first" for step in self.steps)
+        return any(isinstance(step, PrefixUnlessThere) and step.scheme == "first" for step in self.steps())
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,6 @@ class ByteLevel(PreTokenizer):
     use_regex: bool = True
     type = "ByteLevel"
 
-    @cached_property
     def steps(self) -> Row[Step]:
         prefix = [PrefixUnlessThere(" ")] if self.add_prefix_space else []
         return [*prefix, *([_GPT2] if self.use_regex else []), normalizers.ByteLevel()]
@@ -131,7 +129,6 @@ class Split(PreTokenizer):
         _checked(part.get("behavior", str, "Isolated"), part)
         return super().from_json(part)
 
-    @cached_property
     def steps(self) -> Row[Step]:
         return [Cut(self.pattern.compiled, self.behavior, self.invert)]
 
@@ -141,7 +138,9 @@ class Whitespace(PreTokenizer):
     r"""Words (`\w+`) and runs of other signs; white space is dropped."""
 
     type = "Whitespace"
-    steps = (Cut(WORD_OR_SIGNS, "Removed", invert=True),)
+
+    def steps(self) -> Row[Step]:
+        return [Cut(WORD_OR_SIGNS, "Removed", invert=True)]
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,9 @@ class WhitespaceSplit(PreTokenizer):
     """What stands between white space."""
 
     type = "WhitespaceSplit"
-    steps = (Cut(SPACE, "Removed"),)
+
+    def steps(self) -> Row[Step]:
+        return [Cut(SPACE, "Removed")]
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,9 @@ class BertPreTokenizer(PreTokenizer):
     """What stands between white space, each punctuation sign apart."""
 
     type = "BertPreTokenizer"
-    steps = (Cut(SPACE, "Removed"), Cut(PUNCTUATION))
+
+    def steps(self) -> Row[Step]:
+        return [Cut(SPACE, "Removed"), Cut(PUNCTUATION)]
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,6 @@ class Digits(PreTokenizer):
     individual_digits: bool = False
     type = "Digits"
 
-    @cached_property
     def steps(self) -> Row[Step]:
         return [Cut(NUMERIC, "Isolated" if self.individual_digits else "Contiguous")]
 
@@ -184,7 +186,6 @@ class Punctuation(PreTokenizer):
         _checked(part.get("behavior", str, "Isolated"), part)
         return super().from_json(part)
 
-    @cached_property
     def steps(self) -> Row[Step]:
         return [Cut(PUNCTUATION, self.behavior)]
 
@@ -206,7 +207,6 @@ class CharDelimiterSplit(PreTokenizer):
         _one_character(part.required("delimiter", str), "delimiter", part)
         return super().from_json(part)
 
-    @cached_property
     def steps(self) -> Row[Step]:
         return [Cut(regex.compile(regex.escape(self.delimiter)), "Removed")]
 
@@ -236,7 +236,6 @@ class Metaspace(PreTokenizer):
             raise part.unsupported(f"`add_prefix_space` = False beside `prepend_scheme` = {made.prepend_scheme!r}")
         return cls(made.replacement, "never", made.split)
 
-    @cached_property
     def steps(self) -> Row[Step]:
         steps: list[Step] = [normalizers.Replace(Pattern(" ", is_regex=False), self.replacement)]
         if self.prepend_scheme != "never":
@@ -248,19 +247,22 @@ class Metaspace(PreTokenizer):
 
 # Scripts that the library tells apart; characters of others, and unassigned ones, belong anywhere.
 _SCRIPTS = (
-    "Adlam Ahom Anatolian_Hieroglyphs Arabic Armenian Avestan Balinese Bamum Bassa_Vah Batak Bengali Bhaiksuki Bopomofo "
-    "Brahmi Braille Buginese Buhid Canadian_Aboriginal Carian Caucasian_Albanian Chakma Cham Cherokee Common Coptic "
-    "Cuneiform Cypriot Cyrillic Deseret Devanagari Duployan Egyptian_Hieroglyphs Elbasan Ethiopic Georgian Glagolitic "
-    "Gothic Grantha Greek Gujarati Gurmukhi Han Hangul Hanunoo Hatran Hebrew Hiragana Imperial_Aramaic Inherited "
-    "Inscriptional_Pahlavi Inscriptional_Parthian Javanese Kaithi Kannada Katakana Kayah_Li Kharoshthi Khmer Khojki "
-    "Khudawadi Lao Latin Lepcha Limbu Linear_A Linear_B Lisu Lycian Lydian Mahajani Malayalam Mandaic Manichaean Marchen "
-    "Meetei_Mayek Mende_Kikakui Meroitic_Cursive Meroitic_Hieroglyphs Miao Modi Mongolian Mro Multani Myanmar Nabataean "
-    "New_Tai_Lue Newa Nko Ogham Ol_Chiki Old_Hungarian Old_Italic Old_North_Arabian Old_Permic Old_Persian "
-    "Old_South_Arabian Old_Turkic Oriya Osage Osmanya Pahawh_Hmong Palmyrene Pau_Cin_Hau Phags_Pa Phoenician "
-    "Psalter_Pahlavi Rejang Runic Samaritan Saurashtra Sharada Shavian Siddham SignWriting Sinhala Sora_Sompeng Sundanese "
-    "Syloti_Nagri Syriac Tagalog Tagbanwa Tai_Le Tai_Tham Tai_Viet Takri Tamil Tangut Telugu Thaana Thai Tibetan Tifinagh "
-    "Tirhuta Ugaritic Vai Warang_Citi Yi"
+    "Adlam Ahom Anatolian_Hieroglyphs Arabic Armenian Avestan Balinese Bamum Bassa_Vah Batak Bengali Bhaiksuki "
+    "Bopomofo Brahmi Braille Buginese Buhid Canadian_Aboriginal Carian Caucasian_Albanian Chakma Cham Cherokee "
+    "Common Coptic Cuneiform Cypriot Cyrillic Deseret Devanagari Duployan Egyptian_Hieroglyphs Elbasan Ethiopic "
+    "Georgian Glagolitic Gothic Grantha Greek Gujarati Gurmukhi Han Hangul Hanunoo Hatran Hebrew Hiragana "
+    "Imperial_Aramaic Inherited Inscriptional_Pahlavi Inscriptional_Parthian Javanese Kaithi Kannada Katakana "
+    "Kayah_Li Kharoshthi Khmer Khojki Khudawadi Lao Latin Lepcha Limbu Linear_A Linear_B Lisu Lycian Lydian "
+    "Mahajani Malayalam Mandaic Manichaean Marchen Meetei_Mayek Mende_Kikakui Meroitic_Cursive Meroitic_Hieroglyphs "
+    "Miao Modi Mongolian Mro Multani Myanmar Nabataean New_Tai_Lue Newa Nko Ogham Ol_Chiki Old_Hungarian Old_Italic "
+    "Old_North_Arabian Old_Permic Old_Persian Old_South_Arabian Old_Turkic Oriya Osage Osmanya Pahawh_Hmong "
+    "Palmyrene Pau_Cin_Hau Phags_Pa Phoenician Psalter_Pahlavi Rejang Runic Samaritan Saurashtra Sharada Shavian "
+    "Siddham SignWriting Sinhala Sora_Sompeng Sundanese Syloti_Nagri Syriac Tagalog Tagbanwa Tai_Le Tai_Tham "
+    "Tai_Viet Takri Tamil Tangut Telugu Thaana Thai Tibetan Tifinagh Tirhuta Ugaritic Vai Warang_Citi Yi "
 )
+
+
+_OTHERWISE = {"\u0589": "Common", "\u061c": "Common", "\u0953": "Devanagari", "\u0954": "Devanagari"}
 
 
 @lru_cache(maxsize=1)
@@ -271,10 +273,10 @@ def _scripts() -> "regex.Pattern[str]":
 @lru_cache(maxsize=2**16)
 def _script(character: str) -> str | None:
     """The script of a character; None for one that fits to any. Kana count as Han, as SentencePiece has it."""
-    if character == " ":
+    if character == " " or NO_SCRIPT.match(character):
         return None
     found = _scripts().match(character)
-    name = found.lastgroup if found else None
+    name = _OTHERWISE.get(character) or (found.lastgroup if found else None)
     return "Han" if name in ("Hiragana", "Katakana") or character == "\u30fc" else name
 
 
@@ -289,7 +291,7 @@ class _ScriptChanges(Cutter):
                 starts.append(place)
             last = script
         # As in the library: what stands before the first character of a script is dropped.
-        return list(zip(starts, [*starts[1:], len(text)], strict=True))
+        return list(zip(starts, [*starts[1:], len(text)], strict=False))
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,9 @@ class UnicodeScripts(PreTokenizer):
     """Cuts where the script changes."""
 
     type = "UnicodeScripts"
-    steps = (_ScriptChanges(),)
+
+    def steps(self) -> Row[Step]:
+        return [_ScriptChanges()]
 
 
 @dataclass(frozen=True)
@@ -322,7 +326,6 @@ class FixedLength(PreTokenizer):
             raise CheckpointError(f"{part.where}.length: a number from 1 on is expected, found {made.length}")
         return made
 
-    @cached_property
     def steps(self) -> Row[Step]:
         return [_Length(self.length)]
 
@@ -342,9 +345,8 @@ class Sequence(PreTokenizer):
     def to_json(self) -> Json:
         return {"type": self.type, "pretokenizers": [item.to_json() for item in self.pretokenizers]}
 
-    @cached_property
     def steps(self) -> Row[Step]:
-        return [step for item in self.pretokenizers for step in item.steps]
+        return [step for item in self.pretokenizers for step in item.steps()]
 
 
 PRE_TOKENIZERS: dict[str, type[Component]] = {

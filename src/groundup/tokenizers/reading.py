@@ -1,168 +1,141 @@
 """Reading tokenizer.json: every part is recognised, or refused by name."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from groundup.base.errors import CheckpointError
+from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import read_json
 from groundup.tokenizers.added_tokens import AddedToken
-from groundup.tokenizers.byte_bpe import ByteBPE, Merge
+from groundup.tokenizers.bpe import BPEModel, Merge
+from groundup.tokenizers.byte_bpe import ByteBPE
+from groundup.tokenizers.byte_symbols import BYTE_TO_SYMBOL
 from groundup.tokenizers.characters import Characters
+from groundup.tokenizers.cutting import Cut
+from groundup.tokenizers.decoders import read_decoder
 from groundup.tokenizers.files import ANY_CHARACTER
-from groundup.tokenizers.normalizers import FORMS
+from groundup.tokenizers.normalizers import FORMS, read_normalizer
+from groundup.tokenizers.oniguruma import translate
+from groundup.tokenizers.parts import MAX_ID, Json, Part
+from groundup.tokenizers.pipeline import Model, Pipeline
+from groundup.tokenizers.post_processors import read_post_processor
+from groundup.tokenizers.pre_tokenizers import read_pre_tokenizer
 from groundup.tokenizers.pretokenize import PATTERNS
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
+from groundup.tokenizers.unigram import UnigramModel
+from groundup.tokenizers.wordpiece import WordPieceModel
+from groundup.tokenizers.words import WordLevelModel
 
-Json = dict[str, Any]
+__all__ = ["Part", "read_model", "read_pipeline", "read_tokenizer_json"]
 
-
-class Part:
-    """An object inside a JSON file that knows where it stands, for error messages."""
-
-    def __init__(self, value: Any, where: str):
-        if not isinstance(value, dict):
-            raise CheckpointError(f"{where}: an object is expected, found {type(value).__name__}")
-        self.value: Json = value
-        self.where = where
-        self.type = value.get("type")
-
-    def get(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
-        """The value at `key`, which must be of `kind`; `default` where it is absent or null."""
-        found = self.value.get(key)
-        if found is None:
-            return default
-        if not isinstance(found, kind) or (isinstance(found, bool) and kind is int):
-            expected = kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind)
-            raise CheckpointError(f"{self.where}.{key}: {expected} is expected, found {type(found).__name__}")
-        return found
-
-    def part(self, key: str) -> "Part | None":
-        """The object at `key`, or None."""
-        found = self.value.get(key)
-        return None if found is None else Part(found, f"{self.where}.{key}")
-
-    def only(self, **allowed: Any) -> "Part":
-        """Refuse a setting that is not known, or that has another value than the ones understood here (a tuple)."""
-        for key, found in self.value.items():
-            if key == "type":
-                continue
-            if key not in allowed:
-                raise self.unsupported(f"the setting `{key}`")
-            if allowed[key] is not Any and not any(found is value or found == value for value in allowed[key]):
-                raise self.unsupported(f"`{key}` = {found!r:.80}")
-        return self
-
-    def unsupported(self, what: str) -> CheckpointError:
-        """An error that names a part which is not understood here."""
-        name = f" of {self.type}" if self.type else ""
-        return CheckpointError(f"{self.where}: {what}{name} is not supported, and ignoring it would change the ids")
+# Symbols of the bytes that occur in UTF-8; some vocabularies (GPT-NeoX) leave out the others.
+_UTF8_SYMBOLS = [BYTE_TO_SYMBOL[byte] for byte in (*range(0xC0), *range(0xC2, 0xF5))]
 
 
 def read_tokenizer_json(
     path: str | Path, names: SpecialNames | None = None, chat_template: str | None = None
 ) -> Tokenizer:
-    """The tokenizer in a tokenizer.json.
+    """The tokenizer in a tokenizer.json: `ByteBPE` or `Characters` where they can do it, else a `Pipeline`.
 
     Raises:
         CheckpointError: damaged, inconsistent, or with a part that is not understood here; the message names it.
     """
     root = Part(read_json(path), str(path))
+    try:
+        plain = _read_byte_bpe(root, names, chat_template) or _read_characters(root, names, chat_template)
+        return plain or read_pipeline(root, names, chat_template)
+    except (CheckpointError, UsageError) as error:
+        raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
+
+
+def read_pipeline(root: Part, names: SpecialNames | None = None, chat_template: str | None = None) -> Pipeline:
+    """The tokenizer that the content of a tokenizer.json describes, whatever its kind.
+
+    Raises:
+        CheckpointError: damaged, inconsistent, or with a part that is not understood here; the message names it.
+    """
+    model, rest = _model(root), _rest(root, names, chat_template)
+    parts = {"normalizer": read_normalizer, "pre_tokenizer": read_pre_tokenizer, "decoder": read_decoder}
+    made = {key: read(part) for key, read in parts.items() if (part := root.part(key)) is not None}
+    return Pipeline(read_model(model), _added_tokens(root), **made, **rest)
+
+
+def _model(root: Part) -> Part:
+    # What cuts or fills up texts (truncation, padding) is left to the caller: a text is encoded whole.
     root.only(
         version=Any, truncation=Any, padding=Any, added_tokens=Any, normalizer=Any, pre_tokenizer=Any,
         post_processor=Any, decoder=Any, model=Any,
     )  # fmt: skip
     model = root.part("model")
     if model is None:
-        raise CheckpointError(f"{path} has no `model`: it is not a tokenizer.json")
-    added = _added_tokens(root)
-    post_processor, bos, eos = _post_processor(root)
-    names = names or SpecialNames(bos=bos, eos=eos or _first_known(added, "<|endoftext|>"))
-    rest: Json = {"names": names, "chat_template": chat_template, "post_processor": post_processor}
-    # Files from before the `type` key hold BPE, told by its merges.
-    kind = model.type or ("BPE" if "merges" in model.value else None)
-    try:
-        if kind == "BPE":
-            return _byte_bpe(root, model, added, rest)
-        if kind == "WordLevel":
-            return _characters(root, model, added, rest)
-    except CheckpointError as error:
-        raise error if str(path) in str(error) else CheckpointError(f"{path}: {error}") from None
-    raise CheckpointError(f"{path}: the model {kind!r} is not supported; BPE over bytes and single characters are")
+        raise CheckpointError(f"{root.where} has no `model`: it is not a tokenizer.json")
+    return model
 
 
-def _first_known(added: list[AddedToken], content: str) -> str | None:
-    return next((token.content for token in added if token.content == content), None)
+def _rest(root: Part, names: SpecialNames | None, chat_template: str | None) -> Json:
+    """What all kinds have: the parts that tokens play, the chat template, the post-processor."""
+    part = root.part("post_processor")
+    bos, eos = read_post_processor(part).around() if part else (None, None)
+    end = next((token.content for token in _added_tokens(root) if token.content == "<|endoftext|>"), None)
+    return {
+        "names": names or SpecialNames(bos=bos, eos=eos or end),
+        "chat_template": chat_template,
+        "post_processor": part.value if part else None,
+    }
 
 
 def _added_tokens(root: Part) -> list[AddedToken]:
     found = []
-    for place, value in enumerate(root.get("added_tokens", list, [])):
-        part = Part(value, f"{root.where}.added_tokens[{place}]")
-        never = (False, None)
-        part.only(id=Any, content=Any, special=Any, normalized=Any, single_word=never, lstrip=never, rstrip=never)
+    flags = ("lstrip", "rstrip", "single_word")
+    for part in root.parts("added_tokens") if root.value.get("added_tokens") else []:
+        part.only(id=Any, content=Any, special=Any, normalized=Any, single_word=Any, lstrip=Any, rstrip=Any)
         content, number = part.get("content", str, ""), part.get("id", int, -1)
         if not content:
             raise CheckpointError(f"{part.where}: the token has no content")
         special = part.get("special", bool, False)
-        found.append(AddedToken(content, number, special, part.get("normalized", bool, not special)))
+        given = {flag: part.get(flag, bool, False) for flag in flags}
+        found.append(AddedToken(content, number, special, part.get("normalized", bool, not special), **given))
     if len({token.content for token in found}) != len(found):
         raise CheckpointError(f"{root.where}.added_tokens: a token is listed twice")
     return found
 
 
+def read_model(part: Part) -> Model:
+    """The model that `part` describes.
+
+    Raises:
+        CheckpointError: a kind that is not known, or a damaged vocabulary.
+    """
+    kind = _kind(part)
+    if kind not in MODELS:
+        raise CheckpointError(f"{part.where}: the model {kind!r:.80} is not supported; {', '.join(MODELS)} are")
+    return MODELS[kind](part)
+
+
+def _kind(part: Part) -> Any:
+    """The model's type. Files from before there was one are told by their settings."""
+    if part.type is not None:
+        return part.type
+    marks = {"merges": "BPE", "unk_id": "Unigram", "max_input_chars_per_word": "WordPiece", "unk_token": "WordLevel"}
+    return next((kind for mark, kind in marks.items() if mark in part.value), None)
+
+
 def _vocab(model: Part) -> dict[str, int]:
-    vocab = model.get("vocab", dict)
-    if vocab is None:
-        raise CheckpointError(f"{model.where}: there is no `vocab`")
-    return vocab
-
-
-def _characters(root: Part, model: Part, added: list[AddedToken], rest: Json) -> Characters:
-    model.only(vocab=Any, unk_token=Any)
-    if normalizer := root.part("normalizer"):
-        raise normalizer.unsupported(f"the normalizer {normalizer.type}")
-    split = root.part("pre_tokenizer")
-    if split is None or split.type != "Split" or _pattern(split) not in (ANY_CHARACTER, ""):
-        raise CheckpointError(f"{root.where}: a WordLevel model is supported only where each word is one character")
-    decoder = root.part("decoder")
-    if decoder is None or decoder.type != "Fuse":
-        raise CheckpointError(f"{root.where}.decoder: `Fuse` is expected for characters")
-    vocab, unk, names = _vocab(model), model.get("unk_token", str), rest["names"]
-    if unk in vocab and names.unk is None:
-        rest = rest | {"names": SpecialNames(names.bos, names.eos, names.pad, unk)}
-    special = {token.content for token in added}
-    if long := next((token for token in vocab if len(token) != 1 and token not in special), None):
-        raise CheckpointError(f"{root.where}: the token {long!r} is not a single character")
-    return Characters(vocab, added, **rest)
-
-
-def _byte_bpe(root: Part, model: Part, added: list[AddedToken], rest: Json) -> ByteBPE:
-    no = (None, False, "")
-    model.only(
-        vocab=Any, merges=Any, ignore_merges=Any, fuse_unk=Any, unk_token=Any, byte_fallback=(None, False),
-        dropout=(None, 0.0), continuing_subword_prefix=no, end_of_word_suffix=no,
-    )  # fmt: skip
-    decoder = root.part("decoder")
-    if decoder is None or decoder.type != "ByteLevel":
+    vocab = model.required("vocab", dict)
+    if wrong := next((t for t, n in vocab.items() if type(n) is not int or not 0 <= n < MAX_ID), None):
         raise CheckpointError(
-            f"{root.where}.decoder: only ByteLevel BPE is supported, found {decoder.type if decoder else None}"
+            f"{model.where}.vocab: token {wrong!r:.80} has the id {vocab[wrong]!r:.80}: "
+            f"a whole number below {MAX_ID} is expected"
         )
-    return ByteBPE(
-        _vocab(model),
-        _merges(model),
-        added,
-        pattern=_byte_level_pattern(root),
-        normal_form=_normal_form(root.part("normalizer")),
-        ignore_merges=model.get("ignore_merges", bool, False),
-        **rest,
-    )
+    return vocab
 
 
 def _merges(model: Part) -> list[Merge]:
     """Both spellings: "a b" and ["a", "b"]."""
     merges = []
-    for place, value in enumerate(model.get("merges", list, [])):
+    for place, value in enumerate(model.required("merges", list)):
+        if isinstance(value, str) and value.startswith("#version"):
+            continue
         pair = value.split(" ") if isinstance(value, str) else value
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
             raise CheckpointError(f"{model.where}.merges[{place}]: two symbols are expected, found {value!r:.80}")
@@ -170,79 +143,128 @@ def _merges(model: Part) -> list[Merge]:
     return merges
 
 
+def _check_bpe(part: Part) -> None:
+    part.only(
+        vocab=Any, merges=Any, ignore_merges=Any, fuse_unk=Any, unk_token=Any, byte_fallback=Any,
+        continuing_subword_prefix=Any, end_of_word_suffix=Any, dropout=(None, 0.0),
+    )  # fmt: skip
+
+
+def _bpe(part: Part) -> BPEModel:
+    _check_bpe(part)
+    return BPEModel(
+        _vocab(part),
+        _merges(part),
+        unk=part.get("unk_token", str),
+        fuse_unk=part.get("fuse_unk", bool, False),
+        byte_fallback=part.get("byte_fallback", bool, False),
+        prefix=part.get("continuing_subword_prefix", str, ""),
+        suffix=part.get("end_of_word_suffix", str, ""),
+        ignore_merges=part.get("ignore_merges", bool, False),
+    )
+
+
+def _word_piece(part: Part) -> WordPieceModel:
+    part.only(vocab=Any, unk_token=Any, continuing_subword_prefix=Any, max_input_chars_per_word=Any)
+    return WordPieceModel(
+        _vocab(part),
+        unk=part.get("unk_token", str, "[UNK]"),
+        prefix=part.get("continuing_subword_prefix", str, "##"),
+        max_word=part.get("max_input_chars_per_word", int, 100),
+    )
+
+
+def _word_level(part: Part) -> WordLevelModel:
+    part.only(vocab=Any, unk_token=Any)
+    return WordLevelModel(_vocab(part), unk=part.get("unk_token", str, "<unk>"))
+
+
+def _unigram(part: Part) -> UnigramModel:
+    part.only(vocab=Any, unk_id=Any, byte_fallback=Any)
+    pieces = []
+    for place, value in enumerate(part.required("vocab", list)):
+        if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], str) or not _is_score(value[1]):
+            raise CheckpointError(
+                f"{part.where}.vocab[{place}]: a piece and its log-probability are expected, found {value!r:.80}"
+            )
+        pieces.append((value[0], float(value[1])))
+    return UnigramModel(pieces, part.get("unk_id", int), byte_fallback=part.get("byte_fallback", bool, False))
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**53)
+
+
+MODELS = {"BPE": _bpe, "WordPiece": _word_piece, "WordLevel": _word_level, "Unigram": _unigram}
+
+
+def _read_characters(root: Part, names: SpecialNames | None, chat_template: str | None) -> Characters | None:
+    """Words of one character, if the file describes just that."""
+    model, split, decoder = _model(root), root.part("pre_tokenizer"), root.part("decoder")
+    if _kind(model) != "WordLevel" or root.part("normalizer") or split is None or decoder is None:
+        return None
+    if decoder.type != "Fuse" or split.type != "Split" or split.value.get("behavior") != "Isolated":
+        return None
+    if split.value.get("pattern") not in ({"Regex": ANY_CHARACTER}, {"String": ""}, {"Regex": ""}):
+        return None
+    word_level, added, rest = _word_level(model), _added_tokens(root), _rest(root, names, chat_template)
+    special = {token.content for token in added}
+    if any(len(token) != 1 and token not in special for token in word_level.vocab):
+        return None
+    if word_level.unk in word_level.vocab and rest["names"].unk is None:
+        rest |= {"names": replace(rest["names"], unk=word_level.unk)}
+    return Characters(word_level.vocab, added, **rest)
+
+
+def _read_byte_bpe(root: Part, names: SpecialNames | None, chat_template: str | None) -> ByteBPE | None:
+    """Byte-level BPE, if the file describes just that: one pattern, all bytes, at most a Unicode normal form."""
+    model, decoder = _model(root), root.part("decoder")
+    pattern, form = _byte_level_pattern(root.part("pre_tokenizer")), _normal_form(root.part("normalizer"))
+    if _kind(model) != "BPE" or decoder is None or decoder.type != "ByteLevel" or pattern is None or form is None:
+        return None
+    settings = ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+    if any(model.value.get(setting) for setting in settings):
+        return None
+    _check_bpe(model)
+    read_decoder(decoder)
+    vocab = _vocab(model)
+    if not all(symbol in vocab for symbol in _UTF8_SYMBOLS):
+        return None
+    return ByteBPE(
+        vocab,
+        _merges(model),
+        _added_tokens(root),
+        pattern=pattern,
+        normal_form=form or None,
+        ignore_merges=model.get("ignore_merges", bool, False),
+        **_rest(root, names, chat_template),
+    )
+
+
 def _normal_form(part: Part | None) -> str | None:
-    while part is not None and part.type == "Sequence":
-        inner = part.get("normalizers", list, [])
-        if len(inner) > 1:
-            raise part.unsupported("more than one normalizer")
-        part = Part(inner[0], f"{part.where}.normalizers[0]") if inner else None
+    """The one Unicode normal form that is applied, "" for none; None: more is done than that."""
+    if part is not None and part.type == "Sequence":
+        inner = part.parts("normalizers")
+        return "" if not inner else _normal_form(inner[0]) if len(inner) == 1 else None
+    if part is None:
+        return ""
+    return part.type if part.type in FORMS else None
+
+
+def _byte_level_pattern(part: Part | None) -> str | None:
+    """The pattern that ByteLevel, or a Split and ByteLevel, cut by; None: it is cut in another way."""
     if part is None:
         return None
-    if part.type not in FORMS:
-        raise part.unsupported(f"the normalizer {part.type}")
-    return part.type
-
-
-def _byte_level_pattern(root: Part) -> str:
-    """The pattern that ByteLevel, or a Split and ByteLevel, cut by."""
-    part = root.part("pre_tokenizer")
-    if part is None:
-        raise CheckpointError(f"{root.where}.pre_tokenizer: ByteLevel is expected, found none")
-    if part.type == "Sequence":
-        inner = [
-            Part(value, f"{part.where}.pretokenizers[{i}]")
-            for i, value in enumerate(part.get("pretokenizers", list, []))
-        ]
-    else:
-        inner = [part]
-    last = inner[-1] if inner else part
-    if last.type != "ByteLevel":
-        raise last.unsupported(f"the pre-tokenizer {last.type}")
-    last.only(add_prefix_space=(False,), trim_offsets=Any, use_regex=Any)
-    if "add_prefix_space" not in last.value:  # the library's default is to add one
-        raise last.unsupported("`add_prefix_space` = True")
-    uses_regex = last.get("use_regex", bool, True)
-    if len(inner) == 1 and uses_regex:
+    inner = part.parts("pretokenizers") if part.type == "Sequence" else [part]
+    steps = read_pre_tokenizer(part).steps()
+    if not inner or inner[-1].type != "ByteLevel" or len(steps) != 2 or not isinstance(steps[0], Cut):
+        return None
+    cut = steps[0]
+    if cut.behavior != "Isolated" or cut.invert or len(inner) > 2:
+        return None
+    if len(inner) == 1:
         return PATTERNS["gpt2"]
-    if len(inner) == 2 and not uses_regex and inner[0].type == "Split":
-        return _pattern(inner[0])
-    raise part.unsupported("this combination " + str([item.type for item in inner]))
-
-
-def _pattern(split: Part) -> str:
-    split.only(pattern=Any, behavior=("Isolated",), invert=(False,))
-    pattern = split.part("pattern")
-    if pattern is None or not isinstance(pattern.value.get("Regex", pattern.value.get("String")), str):
-        raise CheckpointError(f"{split.where}.pattern: a Regex or String is expected")
-    if "Regex" in pattern.value:
-        return pattern.value["Regex"]
-    if pattern.value["String"]:
-        raise split.unsupported("splitting at a fixed string")
-    return ""
-
-
-def _post_processor(root: Part) -> tuple[Json | None, str | None, str | None]:
-    """The part as it stands (it changes no ids of a plain text), and the BOS and EOS that it puts around one."""
-    part = root.part("post_processor")
-    if part is None:
-        return None, None, None
-    items = part.get("processors", list, []) if part.type == "Sequence" else [part.value]
-    bos = eos = None
-    for value in items:
-        item = Part(value, part.where)
-        if item.type == "TemplateProcessing":
-            bos, eos = _around(item)
-        elif item.type != "ByteLevel":
-            raise item.unsupported(f"the post-processor {item.type}")
-    return part.value, bos, eos
-
-
-def _around(template: Part) -> tuple[str | None, str | None]:
-    pieces = template.get("single", list, [])
-    place = next((i for i, p in enumerate(pieces) if isinstance(p, Mapping) and "Sequence" in p), len(pieces))
-
-    def token(side: list[Any]) -> str | None:
-        special = side[0].get("SpecialToken") if side and isinstance(side[0], Mapping) else None
-        return special.get("id") if isinstance(special, Mapping) else None
-
-    return token(pieces[:place]), token(pieces[place + 1 :])
+    pattern = inner[0].part("pattern") if inner[0].type == "Split" else None
+    found = pattern.get("Regex", str) if pattern else None
+    # The expression must mean the same in both dialects.
+    return found if found and translate(found) == found else None

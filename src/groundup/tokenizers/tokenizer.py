@@ -6,6 +6,7 @@ control token only with `allowed_special=True`.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import Any, ClassVar
 
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.tokenizers.added_tokens import AddedToken, AddedTokens
-
-MAX_ID = 2**24
+from groundup.tokenizers.encoding import Encoding
+from groundup.tokenizers.parts import MAX_ID, Part
+from groundup.tokenizers.post_processors import PostProcessor, read_post_processor
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Tokenizer:
     """
 
     kind: ClassVar[str]
+    bytewise: ClassVar[bool] = True  # decoding joins the bytes of the tokens, whatever stands beside them
 
     def __init__(
         self,
@@ -96,14 +99,18 @@ class Tokenizer:
             UsageError: BOS or EOS is asked for and there is none, or a character is not in the vocabulary.
         """
         ids = [self._required(self.bos_id, "BOS")] if bos else []
-        for piece in self.added.cut(without_surrogates(text), allowed_special):
-            if isinstance(piece, int):
-                ids.append(piece)
-            else:
-                ids.extend(self._encode_text(piece))
+        ids.extend(self._encode(without_surrogates(text), allowed_special))
         if eos:
             ids.append(self._required(self.eos_id, "EOS"))
         return ids
+
+    def _encode(self, text: str, allowed_special: bool) -> Iterable[int]:
+        """Ids of a text that has a UTF-8 form, added tokens included."""
+        for piece in self.added.cut(text, allowed_special):
+            if isinstance(piece, int):
+                yield piece
+            else:
+                yield from self._encode_text(piece)
 
     def encode_batch(
         self, texts: Sequence[str], *, bos: bool = False, eos: bool = False, allowed_special: bool = False
@@ -114,6 +121,66 @@ class Tokenizer:
     def _encode_text(self, text: str) -> list[int]:
         """Ids of a normalized text without added tokens."""
         raise NotImplementedError
+
+    def encode_offsets(
+        self, text: str, *, bos: bool = False, eos: bool = False, allowed_special: bool = False
+    ) -> Encoding:
+        """`encode`, with where each token stands in `text`: (start, end) in characters.
+
+        Raises:
+            UsageError: as `encode`; or this kind of tokenizer neither keeps the text nor has a tokenizer.json.
+        """
+        encoding = self._with_offsets(text, allowed_special, special=False)
+        around = Encoding()
+        if bos:
+            around.add(self._required(self.bos_id, "BOS"), self.token(self.bos_id or 0))
+        around.extend(encoding)
+        if eos:
+            around.add(self._required(self.eos_id, "EOS"), self.token(self.eos_id or 0))
+        return around
+
+    def encode_with_special(self, text: str, pair: str | None = None, *, allowed_special: bool = False) -> Encoding:
+        """`text`, and a second one if given, with the special tokens around that tokenizer.json's post-processor names.
+
+        This is what the `tokenizers` library does by default: [CLS] text [SEP] pair [SEP] for BERT.
+        """
+        return self._with_offsets(text, allowed_special, True, *([] if pair is None else [pair]))
+
+    def _with_offsets(self, text: str, allowed_special: bool, special: bool, *more: str) -> Encoding:
+        texts = [without_surrogates(item) for item in (text, *more)]
+        encodings = [self._align(item, allowed_special) for item in texts]
+        for place, encoding in enumerate(encodings):
+            encoding.type_ids = [place] * len(encoding)
+        if self._post_processor is not None:
+            encodings = self._post_processor.process(encodings, special)
+        joined = Encoding()
+        for encoding in encodings:
+            joined.extend(encoding)
+        return joined
+
+    @cached_property
+    def _post_processor(self) -> PostProcessor | None:
+        found = self.post_processor
+        return None if found is None else read_post_processor(Part(found, "post_processor"))
+
+    def _align(self, text: str, allowed_special: bool) -> Encoding:
+        """Ids of `text` with their offsets, nothing put around it.
+
+        Where the bytes of the tokens are those of the text, offsets are found by counting. Others ask their own
+        tokenizer.json, whose parts keep track of what they change.
+        """
+        ids = list(self._encode(text, allowed_special))
+        pieces = [self._bytes[number] for number in ids]
+        if b"".join(pieces) == text.encode("utf-8"):
+            tokens = [self.token(number) for number in ids]
+            return Encoding(ids, tokens, offsets_of_bytes(pieces, text), [0] * len(ids))
+        return self._as_pipeline._align(text, allowed_special)
+
+    @cached_property
+    def _as_pipeline(self) -> "Tokenizer":
+        from groundup.tokenizers.reading import read_pipeline
+
+        return read_pipeline(Part(self.to_json(), type(self).__name__), self.names)
 
     @staticmethod
     def _required(number: int | None, name: str) -> int:
@@ -178,7 +245,7 @@ class Tokenizer:
 
     @cached_property
     def _fingerprint(self) -> str:
-        added = sorted((t.id, t.content, t.special, t.normalized) for t in self.added.tokens)
+        added = sorted((t.id, t.content, t.special, t.normalized, *_flags(t)) for t in self.added.tokens)
         model = {key: value for key, value in self.to_json().items() if key in ("normalizer", "pre_tokenizer", "model")}
         content = {"kind": self.kind, "added": added, "bos": self.bos_id, "eos": self.eos_id, **model}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -214,6 +281,25 @@ def tokens_by_id(vocab: Mapping[str, int]) -> list[str | None]:
             raise CheckpointError(f"id {number} belongs to both {tokens[number]!r} and {token!r}")
         tokens[number] = token
     return tokens
+
+
+def _flags(token: AddedToken) -> tuple[str, ...]:
+    return tuple(name for name in ("lstrip", "rstrip", "single_word") if getattr(token, name))
+
+
+def offsets_of_bytes(pieces: Sequence[bytes], text: str) -> list[tuple[int, int]]:
+    """Where pieces of a text's UTF-8 stand in it, in characters; a piece of a character stands where that does."""
+    if text.isascii():
+        ends = list(itertools.accumulate(map(len, pieces)))
+        return list(zip([0, *ends], ends, strict=False))
+    # Before each byte: how many characters begin before it; and with it.
+    begun = list(itertools.accumulate((byte & 0xC0 != 0x80 for byte in text.encode("utf-8")), initial=0))
+    offsets, start = [], 0
+    for piece in pieces:
+        end = start + len(piece)
+        offsets.append((begun[start + 1] - 1, begun[end]) if piece else (begun[start], begun[start]))
+        start = end
+    return offsets
 
 
 def without_surrogates(text: str) -> str:
