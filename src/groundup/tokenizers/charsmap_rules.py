@@ -91,7 +91,7 @@ class CharsMap:
         return rules
 
     def _pattern(self) -> re.Pattern[str]:
-        """A character with a rule of its own, or one that begins a longer rule before one that continues some rule."""
+        """Where a rule may apply: a character with a rule of its own, or any before one that continues a rule."""
         _, characters, units = self._below(np.array([0]))
         single = characters[(self._array[units] >> 8 & 1) == 1]
         continuing: set[int] = set()
@@ -102,8 +102,8 @@ class CharsMap:
             continuing.update(following.tolist())
             frontier = self._distinct(units)
             frontier = frontier[~np.isin(self._bases(frontier), seen)]
-        pair = f"|[{_class(characters)}](?=[{_class(continuing)}])" if continuing else ""
-        return re.compile(f"[{_class(single)}]{pair}" if len(single) else pair[1:] or "(?!)")
+        pair = f"|(?s:.)(?=[{_class(continuing)}])" if continuing else ""
+        return re.compile(f"[{_class(single)}]{pair}")
 
     def _distinct(self, units: np.ndarray) -> np.ndarray:
         """One unit for each base."""
@@ -151,8 +151,8 @@ def _base(place: int, unit: int) -> int:
 
 
 def _class(codes: Iterable[int]) -> str:
-    """The inside of a character class."""
-    return "".join(re.escape(chr(code)) for code in sorted(codes))
+    """The inside of a character class; all characters beyond U+FFFF are in it, because `re` is slow to tell them apart."""
+    return "".join(re.escape(chr(code)) for code in sorted(codes) if code < 0x10000) + "\U00010000-\U0010ffff"
 
 
 @functools.lru_cache(maxsize=8)
@@ -187,7 +187,7 @@ class _Builder:
         self.numbers: dict[Children, int] = {}
         self.units: list[int] = []
         self.free: dict[int, None] = {}  # free places, in order
-        self.taken_bases: set[int] = set()
+        self.taken_bases = {0}  # the reference takes a root with the offset 0 for a damaged one
         self._grow()
         del self.free[0]
         root = self._number(sorted(values.items()), 0)

@@ -4,6 +4,7 @@ A text is normalized, its spaces become U+2581 (with one more in front), and a u
 cut it. What no piece covers is unknown, or, with byte fallback, becomes its bytes.
 """
 
+import codecs
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 from groundup.tokenizers.unigram import Cut, byte_piece
 
 REPLACEMENT = "\ufffd"
+ONE_EACH = "groundup.replace_each_byte"
 
 
 class SentencePiece(Tokenizer):
@@ -201,8 +203,12 @@ def names_of(file: ModelFile) -> SpecialNames:
 
 def utf8(data: bytes) -> str:
     """`data` as text; each byte that belongs to no character becomes one U+FFFD."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        start = error.start
-        return data[:start].decode("utf-8") + REPLACEMENT + utf8(data[start + 1 :])
+    return data.decode("utf-8", errors=ONE_EACH)
+
+
+def _one_each(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return REPLACEMENT, error.start + 1
+
+
+codecs.register_error(ONE_EACH, _one_each)

@@ -16,7 +16,6 @@ from groundup.tokenizers.unigram import UNKNOWN, UNKNOWN_PENALTY, Cut, Pieces
 
 CACHED_WORDS = 2**18
 LONGEST_CACHED = 64
-SMALLEST_NORMAL = 2.0**-126  # C's FLT_MIN, where the reference starts to look for the largest score
 
 
 class Cutter(Protocol):
@@ -63,7 +62,6 @@ class Unigram:
     def __init__(self, file: ModelFile):
         self.unknown = _unknown_id(file)
         normal = [piece.score for piece in file.pieces if piece.type == PieceType.NORMAL]
-        self.largest = max([SMALLEST_NORMAL, *normal])
         entries = (
             (piece.piece, number, self._score(piece))
             for number, piece in enumerate(file.pieces)
@@ -72,10 +70,11 @@ class Unigram:
         least = min(normal, default=0.0)
         self.lattice = Pieces(entries, single(least - UNKNOWN_PENALTY), precision="f")
 
-    def _score(self, piece: Piece) -> float:
+    @staticmethod
+    def _score(piece: Piece) -> float:
         if piece.type == PieceType.NORMAL:
             return piece.score
-        return single(len(piece.piece.encode("utf-8")) * self.largest) - 0.1
+        return single(0.1 * (len(piece.piece.encode("utf-8")) - 1))  # better than any log-probability, the longer the more
 
     def cut(self, text: str) -> Cut:
         """The most probable cut."""

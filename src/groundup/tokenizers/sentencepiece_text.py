@@ -38,6 +38,10 @@ class Longest:
             end = match.end()
         return parts + list(text[end:])
 
+    def cut_out(self, text: str) -> list[str]:
+        """What is left of `text` between the spellings."""
+        return [part for part in self._compiled.split(text) if part]
+
 
 class Normalizer:
     """Rules, then white space, as a `NormalizerSpec` says; symbols of the user stay as they are."""

@@ -75,28 +75,30 @@ class Pieces:
         size, root, unknown = len(text), self.root, self.unknown
         best: MutableSequence[float] = array(self.precision, [0.0]) * (size + 1)
         came_from, ids = [-1] * (size + 1), [UNKNOWN] * (size + 1)
-        rounded: MutableSequence[float] = array(self.precision, [0.0])
         for start in range(size):
             here, node, end, single = best[start], root, start, False
-            while end < size:
+            while node is not None and end < size:
                 entry = node.get(text[end])
                 if entry is None:
                     break
                 end += 1
                 number, score, node = entry
-                if number is not None:
-                    if end == start + 1:
-                        single = True
-                    # best(end) = max over pieces of best(start) + log p(piece)
-                    if came_from[end] < 0 or here + score > best[end]:
-                        best[end], came_from[end], ids[end] = here + score, start, number
-                if node is None:
-                    break
+                if number is None:
+                    continue
+                single = single or end == start + 1
+                # best(end) = max over pieces of best(start) + log p(piece); storing rounds, and what is rounded counts
+                before, best[end] = best[end], here + score
+                if came_from[end] < 0 or best[end] > before:
+                    came_from[end], ids[end] = start, number
+                else:
+                    best[end] = before
             if not single:
                 end = start + 1
-                rounded[0] = here + unknown  # the reference rounds this sum before it compares, the others after
-                if came_from[end] < 0 or rounded[0] > best[end]:
-                    best[end], came_from[end], ids[end] = rounded[0], start, UNKNOWN
+                before, best[end] = best[end], here + unknown
+                if came_from[end] < 0 or best[end] > before:
+                    came_from[end], ids[end] = start, UNKNOWN
+                else:
+                    best[end] = before
         return _walk_back(came_from, ids)
 
     def forward(self, text: str, temperature: float = 1.0) -> list[float]:
