@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_settings import CliPositionalArg
 
-from groundup.base.console import progress, say, table, warn
+from groundup.base.console import progress, say, warn
 from groundup.base.errors import DataError, UsageError
 from groundup.commands.command import Command
 from groundup.data.config import SourceConfig

@@ -54,7 +54,7 @@ class TokenizerExtend(Command):
     merge: str | None = None
     """A second tokenizer of the same kind, whose vocabulary is put behind."""
     model: str | None = None
-    """The model trained with the tokenizer: it is written too, with rows for the new tokens, which begin as the mean."""
+    """The model trained with the tokenizer: written too, with rows for the new tokens, which begin as the mean."""
     out_dir: Path = Path("extended")
     """The folder to write; it must not be there, or be empty."""
     pattern: str | None = Field(default=None)
@@ -95,7 +95,7 @@ class TokenizerExtend(Command):
         rows = model.config.vocab_size
         if next_id(before) > rows:
             raise UsageError(
-                f"the tokenizer has ids up to {next_id(before) - 1}, but {path} has {rows} rows: do they belong together?"
+                f"the tokenizer has ids up to {next_id(before) - 1}, but {path} has {rows} rows: they do not match"
             )
         resize_embeddings(model, max(rows, after.vocab_size), learned=next_id(before))
         model.save_pretrained(self.out_dir)
