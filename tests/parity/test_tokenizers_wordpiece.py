@@ -9,7 +9,6 @@ import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nasty_corpus import nasty_lines
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from groundup.base.errors import CheckpointError, DataError, UsageError
@@ -20,6 +19,7 @@ from groundup.tokenizers.hub import load_tokenizer
 from groundup.tokenizers.registry import WordPieceConfig
 from groundup.tokenizers.wordpiece import WordPieceModel
 from groundup.tokenizers.wordpiece_trainer import gain, learn_pieces
+from nasty_corpus import nasty_lines
 
 QUICK = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))  # type: ignore[arg-type]
 

@@ -127,8 +127,8 @@ def test_v1_as_in_the_book(verdict):
     ours, book = SimpleTokenizerV1(vocab), BookV1(vocab)
     text = '"It\'s the last he painted, you know," Mrs. Gisburn said with pardonable pride.'
     ids = ours.encode(text)
-    assert ids == book.encode(text) == [1, 56, 2, 850, 988, 602, 533, 746, 5, 1126, 596, 5, 1, 67, 7, 38, 851, 1108, 754,
-                                        793, 7]  # fmt: skip
+    assert ids == book.encode(text)
+    assert ids == [1, 56, 2, 850, 988, 602, 533, 746, 5, 1126, 596, 5, 1, 67, 7, 38, 851, 1108, 754, 793, 7]
     assert ours.decode(ids) == book.decode(ids)
     assert ours.encode(verdict) == book.encode(verdict)
     assert ours.decode(ours.encode(verdict)) == book.decode(book.encode(verdict))
@@ -162,7 +162,7 @@ def test_v2_as_in_the_book(verdict):
 
 @pytest.mark.row("TOK-06", reference="the book's class")
 @QUICK
-@given(text=st.text(st.sampled_from([*"abAB .,:;?!_\"'()-\n", "the ", "cat"]), max_size=50))
+@given(text=st.lists(st.sampled_from([*"abAB .,:;?!_\"'()-\n", "the ", "cat"]), max_size=50).map("".join))
 def test_v2_on_any_text(text):
     vocab = build_vocabulary(["the", "cat", "a", "b", ",", ".", "--", "'", '"', "_", "A"], [END_OF_TEXT, UNKNOWN])
     ours, book = SimpleTokenizerV2(vocab), BookV2(vocab)

@@ -151,9 +151,8 @@ def _differences(tokenizer: Tokenizer, back: Tokenizer, texts: Iterable[str]) ->
     plain = {token.content for token in tokenizer.added.tokens if not token.special} - set(back.vocab)
     if plain:
         lost.append(f"the added tokens {', '.join(sorted(plain)[:6])}")
-    parts = [
-        part for part in ("bos", "eos", "pad", "unk") if getattr(tokenizer, f"{part}_id") != getattr(back, f"{part}_id")
-    ]
+    names = [f"{part}_id" for part in ("bos", "eos", "pad", "unk")]
+    parts = [name[:3] for name in names if getattr(tokenizer, name) not in (None, getattr(back, name))]
     if parts:
         lost.append(f"which token is {', '.join(part.upper() for part in parts)}")
     if tokenizer.chat_template != back.chat_template:
