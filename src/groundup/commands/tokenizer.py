@@ -1,4 +1,4 @@
-"""`groundup tokenizer ...`: train, encode, decode, inspect and compare tokenizers."""
+"""`groundup tokenizer train|encode|decode`, and what all tokenizer commands share."""
 
 import itertools
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_settings import CliPositionalArg
 
-from groundup.base.console import progress, say, table, warn
+from groundup.base.console import progress, say, warn
 from groundup.base.errors import DataError, UsageError
 from groundup.commands.command import Command
 from groundup.data.config import SourceConfig
@@ -28,7 +28,7 @@ class TokenizerTrain(Command, SourceConfig):
     out_dir: Path = Path("tokenizer")
     """The folder to write."""
     tokenizer: AnyTokenizer = ByteBPEConfig()  # pyright: ignore[reportInvalidTypeForm]
-    """What to train: kind byte_bpe or characters, and its settings."""
+    """What to train: its kind (byte_bpe, characters, words, wordpiece, ...) and settings."""
 
     def run(self) -> dict[str, Any]:
         """Train, write, and say what came out."""
@@ -77,7 +77,7 @@ class TokenizerTrain(Command, SourceConfig):
         return itertools.chain.from_iterable(read_source(source, self) for source in self.sources)
 
 
-class _WithText(Command):
+class WithText(Command):
     """A command that takes a text from the words, a file, or what is piped in."""
 
     file: Path | None = None
@@ -99,11 +99,13 @@ class _WithText(Command):
             raise DataError(f"standard input: byte {error.start} is not UTF-8") from None
 
 
-class TokenizerEncode(_WithText):
+class TokenizerEncode(WithText):
     """Text to token ids."""
 
     path: CliPositionalArg[str]
-    """A tokenizer: folder, tokenizer.json or hub name."""
+    """A tokenizer: folder, file or hub name."""
+    pattern: str | None = None
+    """How text is cut, for files that do not say it."""
     text: CliPositionalArg[list[str]] = []
     """The text; without it --file or standard input is read."""
     bos: bool = False
@@ -115,18 +117,20 @@ class TokenizerEncode(_WithText):
 
     def run(self) -> dict[str, Any]:
         """Print the ids, separated by spaces."""
-        tokenizer = load(self.path)
+        tokenizer = load(self.path, self.pattern)
         text = self.read(self.text)
         ids = tokenizer.encode(text, bos=self.bos, eos=self.eos, allowed_special=self.allowed_special)
         say(*ids)
         return {"ids": ids, "tokens": [tokenizer.token(number) for number in ids]}
 
 
-class TokenizerDecode(_WithText):
+class TokenizerDecode(WithText):
     """Token ids to text."""
 
     path: CliPositionalArg[str]
-    """A tokenizer: folder, tokenizer.json or hub name."""
+    """A tokenizer: folder, file or hub name."""
+    pattern: str | None = None
+    """How text is cut, for files that do not say it."""
     ids: CliPositionalArg[list[str]] = []
     """The ids; without them --file or standard input is read."""
     skip_special: bool = False
@@ -134,7 +138,7 @@ class TokenizerDecode(_WithText):
 
     def run(self) -> dict[str, Any]:
         """Print the text."""
-        tokenizer = load(self.path)
+        tokenizer = load(self.path, self.pattern)
         words = self.read(self.ids).replace(",", " ").strip("[] \n").split()
         wrong = next((word for word in words if not (word.isascii() and word.isdigit())), None)
         if wrong is not None:
@@ -144,91 +148,11 @@ class TokenizerDecode(_WithText):
         return {"text": text}
 
 
-class TokenizerInspect(_WithText):
-    """What a tokenizer holds, and how it cuts a text."""
-
-    path: CliPositionalArg[str]
-    """A tokenizer: folder, tokenizer.json or hub name."""
-    text: CliPositionalArg[list[str]] = []
-    """A text to show cut into tokens."""
-
-    def run(self) -> dict[str, Any]:
-        """Print the facts, and the tokens of the text."""
-        tokenizer = load(self.path)
-        facts = describe(tokenizer)
-        say(table(((key, value) for key, value in facts.items()), ("what", "value")))
-        if not self.text and self.file is None:
-            return facts
-        text = self.read(self.text)
-        ids = tokenizer.encode(text)
-        rows = [(number, repr(tokenizer.token(number)), repr(tokenizer.token_bytes(number))) for number in ids]
-        say("\n" + table(rows, ("id", "token", "bytes")))
-        say(f"\n{len(text)} characters, {len(text.encode())} bytes, {len(ids)} tokens")
-        return facts | {"tokens": [{"id": number, "token": tokenizer.token(number)} for number in ids]}
-
-
-class TokenizerCompare(_WithText):
-    """Several tokenizers on one text: number of tokens, bytes a token, speed, and whether the text comes back."""
-
-    paths: CliPositionalArg[list[str]]
-    """Tokenizers: folders, tokenizer.json files or hub names; the text comes from --text, --file or a pipe."""
-    text: str | None = None
-    """The text to compare on."""
-
-    def run(self) -> dict[str, Any]:
-        """Print a line for each tokenizer."""
-        tokenizers = {path: load(path) for path in self.paths}
-        text = self.read([] if self.text is None else [self.text])
-        if not text:
-            raise DataError("the text is empty: there is nothing to compare on")
-        measured = [compare_one(path, tokenizer, text) for path, tokenizer in tokenizers.items()]
-        say(table((row.values() for row in measured), measured[0]))
-        return {"bytes": len(text.encode("utf-8")), "results": measured}
-
-
-def compare_one(path: str, tokenizer: Tokenizer, text: str) -> dict[str, Any]:
-    """One tokenizer's line in the comparison."""
-    size = len(text.encode("utf-8"))
-    started = time.perf_counter()
-    try:
-        ids = tokenizer.encode(text)
-    except UsageError as error:
-        warn(f"{path}: {error}")
-        return {"tokenizer": path, "vocabulary": tokenizer.vocab_size, "tokens": None, "bytes a token": None,
-                "MB/s": None, "lossless": False}  # fmt: skip
-    seconds = time.perf_counter() - started
-    return {
-        "tokenizer": path,
-        "vocabulary": tokenizer.vocab_size,
-        "tokens": len(ids),
-        "bytes a token": round(size / max(1, len(ids)), 3),
-        "MB/s": round(size / 1e6 / seconds, 2),
-        "lossless": tokenizer.decode(ids) == text,
-    }
-
-
-def describe(tokenizer: Tokenizer) -> dict[str, Any]:
-    """A tokenizer's facts, by name."""
-    longest = max(range(tokenizer.vocab_size), key=lambda number: len(tokenizer._bytes[number]))
-    return {
-        "kind": tokenizer.kind,
-        "vocabulary": tokenizer.vocab_size,
-        "merges": len(getattr(tokenizer, "merges", ())),
-        "pattern": getattr(tokenizer, "pattern", None),
-        "normal form": getattr(tokenizer, "normal_form", None),
-        "special tokens": " ".join(f"{token}={number}" for token, number in tokenizer.special_tokens.items()),
-        "BOS, EOS, pad, unk": str((tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, tokenizer.unk_id)),
-        "longest token": repr(tokenizer.token(longest)),
-        "chat template": "yes" if tokenizer.chat_template else "no",
-        "fingerprint": tokenizer.fingerprint(),
-    }
-
-
-def load(path: str) -> Tokenizer:
+def load(path: str, pattern: str | None = None) -> Tokenizer:
     """The tokenizer at a path; imported late so that --help is quick."""
     from groundup.tokenizers.hub import load_tokenizer
 
-    return load_tokenizer(path)
+    return load_tokenizer(path, pattern)
 
 
 def read_text(path: Path) -> str:

@@ -153,11 +153,15 @@ def words_to_json(tokenizer: "Words") -> dict[str, Any]:
 
     Without a decoder other readers put a space before every token, closing signs too.
     """
-    removed = _split(r"\s+") | {"behavior": "Removed"}
     return _frame(
         tokenizer,
-        pre_tokenizer={"type": "Sequence", "pretokenizers": [removed, _split(tokenizer.signs)]},
+        pre_tokenizer={"type": "Sequence", "pretokenizers": words_splits(tokenizer.signs)},
         post_processor=tokenizer.post_processor,
         decoder=None,
         model={"type": "WordLevel", "vocab": tokenizer.model_vocab, "unk_token": tokenizer.names.unk or "<unk>"},
     )
+
+
+def words_splits(signs: str) -> list[dict[str, Any]]:
+    """The pre-tokenizers of `Words`: white space is left out, and signs stand alone."""
+    return [_split(r"\s+") | {"behavior": "Removed"}, _split(signs)]

@@ -122,7 +122,7 @@ def _find(folder: Path) -> tuple[Format, Path]:
         names = ", ".join(path.name for path in sorted(different))
         raise CheckpointError(f"{folder} holds several tokenizers ({names}): give the path of one file")
     found = ", ".join(path.name for path in entries[:12]) or "nothing"
-    raise CheckpointError(f"{folder} has no tokenizer. Looked for: {_looked_for()}. Found: {found}")
+    raise CheckpointError(f"{folder} has no tokenizer. Looked for: {_looked_for()}; found {found}")
 
 
 def _looked_for() -> str:

@@ -9,11 +9,11 @@ from groundup.base.files import read_json
 from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.bpe import BPEModel, Merge
 from groundup.tokenizers.byte_bpe import ByteBPE
-from groundup.tokenizers.byte_symbols import BYTE_TO_SYMBOL
+from groundup.tokenizers.byte_symbols import BYTE_TO_SYMBOL, SYMBOL_TO_BYTE
 from groundup.tokenizers.characters import Characters
 from groundup.tokenizers.cutting import Cut
 from groundup.tokenizers.decoders import read_decoder
-from groundup.tokenizers.files import ANY_CHARACTER
+from groundup.tokenizers.files import ANY_CHARACTER, WHOLE_TEXT, words_splits
 from groundup.tokenizers.normalizers import FORMS, read_normalizer
 from groundup.tokenizers.oniguruma import translate
 from groundup.tokenizers.parts import MAX_ID, Json, Part
@@ -22,9 +22,10 @@ from groundup.tokenizers.post_processors import read_post_processor
 from groundup.tokenizers.pre_tokenizers import read_pre_tokenizer
 from groundup.tokenizers.pretokenize import PATTERNS
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
+from groundup.tokenizers.trie import Trie
 from groundup.tokenizers.unigram import UnigramModel
 from groundup.tokenizers.wordpiece import WordPieceModel
-from groundup.tokenizers.words import WordLevelModel
+from groundup.tokenizers.words import WordLevelModel, Words
 
 __all__ = ["Part", "read_model", "read_pipeline", "read_tokenizer_json"]
 
@@ -35,15 +36,17 @@ _UTF8_SYMBOLS = [BYTE_TO_SYMBOL[byte] for byte in (*range(0xC0), *range(0xC2, 0x
 def read_tokenizer_json(
     path: str | Path, names: SpecialNames | None = None, chat_template: str | None = None
 ) -> Tokenizer:
-    """The tokenizer in a tokenizer.json: `ByteBPE` or `Characters` where they can do it, else a `Pipeline`.
+    """The tokenizer in a tokenizer.json: of a plainer kind where one can do it, else a `Pipeline`.
 
     Raises:
         CheckpointError: damaged, inconsistent, or with a part that is not understood here; the message names it.
     """
     root = Part(read_json(path), str(path))
     try:
-        plain = _read_byte_bpe(root, names, chat_template) or _read_characters(root, names, chat_template)
-        return plain or read_pipeline(root, names, chat_template)
+        for read in (_read_byte_bpe, _read_characters, _read_words, _read_trie):
+            if plain := read(root, names, chat_template):
+                return plain
+        return read_pipeline(root, names, chat_template)
     except (CheckpointError, UsageError) as error:
         raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
 
@@ -214,6 +217,35 @@ def _read_characters(root: Part, names: SpecialNames | None, chat_template: str 
     if word_level.unk in word_level.vocab and rest["names"].unk is None:
         rest |= {"names": replace(rest["names"], unk=word_level.unk)}
     return Characters(word_level.vocab, added, **rest)
+
+
+def _read_words(root: Part, names: SpecialNames | None, chat_template: str | None) -> Words | None:
+    """Words and signs, if the file describes just what `Words` writes."""
+    model, split = _model(root), root.part("pre_tokenizer")
+    if _kind(model) != "WordLevel" or root.part("normalizer") or root.part("decoder") or split is None:
+        return None
+    inner = split.parts("pretokenizers") if split.type == "Sequence" else []
+    signs = inner[1].value.get("pattern") if len(inner) == 2 else None
+    if not isinstance(signs, dict) or [item.value for item in inner] != words_splits(str(signs.get("Regex"))):
+        return None
+    word_level, rest = _word_level(model), _rest(root, names, chat_template)
+    if word_level.unk in word_level.vocab and rest["names"].unk is None:
+        rest |= {"names": replace(rest["names"], unk=word_level.unk)}
+    return Words(word_level.vocab, _added_tokens(root), signs=signs["Regex"], **rest)
+
+
+def _read_trie(root: Part, names: SpecialNames | None, chat_template: str | None) -> Trie | None:
+    """Greedy longest match over bytes, if the file describes just what `Trie` writes."""
+    model, level, decoder = _model(root), root.part("pre_tokenizer"), root.part("decoder")
+    if _kind(model) != "WordPiece" or root.part("normalizer") or level is None or decoder is None:
+        return None
+    whole = level.type == "ByteLevel" and level.value.get("use_regex") is False
+    if not whole or level.value.get("add_prefix_space") is not False or decoder.type != "ByteLevel":
+        return None
+    piece = _word_piece(model)
+    if piece.prefix or piece.max_word < WHOLE_TEXT or not all(symbol in piece.vocab for symbol in SYMBOL_TO_BYTE):
+        return None
+    return Trie(piece.vocab, _added_tokens(root), **_rest(root, names, chat_template))
 
 
 def _read_byte_bpe(root: Part, names: SpecialNames | None, chat_template: str | None) -> ByteBPE | None:

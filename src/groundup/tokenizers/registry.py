@@ -84,6 +84,41 @@ class WordsConfig(TokenizerConfig):
         )
 
 
+class WordPieceConfig(TokenizerConfig):
+    """WordPiece: the longest token that fits (BERT)."""
+
+    kind: Literal["wordpiece"] = "wordpiece"
+    special_tokens: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", END_OF_TEXT, *CHAT_TOKENS)
+    """Control tokens; they get the first ids."""
+    vocab_size: int = Field(default=8192, ge=2)
+    """Number of ids, special tokens and characters included."""
+    score: Literal["likelihood", "frequency"] = "likelihood"
+    """What joining two pieces gains: likelihood is log P(xy) / (P(x) P(y)); frequency is how often they stand together,
+    as in the tokenizers library."""
+    min_frequency: int = Field(default=2, ge=1)
+    """Pairs seen less often are not joined."""
+    lowercase: bool = True
+    """Bring text to lower case, and take accents off, as uncased BERT does."""
+    pad: str | None = "[PAD]"
+    """The special token that fills up rows."""
+
+    def train(self, texts: Iterable[str], progress: Callable[[int, int], None] | None = None) -> Tokenizer:
+        """Learn pieces from the texts."""
+        from groundup.tokenizers.bert import train_wordpiece
+
+        return train_wordpiece(
+            texts,
+            self.vocab_size,
+            self.special_tokens,
+            score=self.score,
+            min_frequency=self.min_frequency,
+            lowercase=self.lowercase,
+            names=self.names(),
+            chat_template=self.template(),
+            progress=progress,
+        )
+
+
 class ByteBPEConfig(TokenizerConfig):
     """Byte-level byte-pair encoding (GPT-2 and most later models)."""
 

@@ -112,6 +112,7 @@ class Words(Tokenizer):
     """
 
     kind = "words"
+    bytewise = False  # the first word has no space before it
 
     def __init__(
         self,

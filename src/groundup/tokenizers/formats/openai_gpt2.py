@@ -12,7 +12,7 @@ from groundup.base.errors import CheckpointError
 from groundup.base.files import read_json, write_atomic
 from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.byte_bpe import ByteBPE, Merge
-from groundup.tokenizers.formats.bounded import head, read_bounded_text
+from groundup.tokenizers.formats.bounded import read_bounded_text
 from groundup.tokenizers.tokenizer import SpecialNames
 
 # The vocabulary's name, and that of the merges beside it.
@@ -23,8 +23,7 @@ VERSION = "#version: 0.2"
 
 def sniff(path: str | Path) -> bool:
     """Whether the file is a vocabulary with its merges beside it, or the merges of one."""
-    pair = find_pair(Path(path))
-    return pair is not None and head(pair[0], 64).lstrip().startswith(b"{")
+    return find_pair(Path(path)) is not None
 
 
 def find_pair(path: Path) -> tuple[Path, Path] | None:
