@@ -170,7 +170,9 @@ def test_templates_of_others(theirs, name, messages):
     found = render_chat(ours, messages, template=template, **more)
     expected = reference.apply_chat_template(messages, tokenize=False, **more)
     assert found.text == expected
-    assert found.ids == reference.encode(expected, add_special_tokens=False) or mask
+    # Where a message spells a control token, theirs becomes one; ours never does (see test_chat_pieces).
+    spelled = any(token in str(messages) for token in ours.special_tokens)
+    assert spelled or mask or found.ids == reference.encode(expected, add_special_tokens=False)
     assert (found.mask is not None) == mask
 
 

@@ -246,8 +246,8 @@ TOKENS = st.lists(
 @QUICK
 @given(tokens=TOKENS)
 def test_decoders(name, tokens):
-    if name == "Strip" and len("".join(tokens)) < 2:
-        return  # the library panics
+    if name == "Strip" and len("".join(tokens).strip(" ")) < 2:
+        return  # the library panics where nothing, or one character, is left to strip from
     ours = read_decoder(settings_of(DECODERS[name]))
     assert "".join(ours.chain(list(tokens))) == DECODERS[name].decode(tokens)
     assert ours.to_json() == json.loads(DECODERS[name].__getstate__())

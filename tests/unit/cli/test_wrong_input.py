@@ -59,7 +59,7 @@ def folder(tmp_path, monkeypatch):
     ("data validate bad.jsonl", ["bad.jsonl: 1 problem, 0 usable documents"]),
     ("tokenizer train empty.txt", ["no text to learn from"]),
     ("tokenizer train nowhere", ["no file or folder at nowhere"]),
-    ("tokenizer inspect binary.txt", ["binary.txt, line 1", "not valid JSON"]),
+    ("tokenizer inspect binary.txt", ["binary.txt is no tokenizer", "tokenizer.json"]),
     ("tokenizer encode nowhere hi", ["nowhere"]),
     ("runs show", ["`path` is required"]),
     ("runs show nowhere", ["nowhere is not a run folder"]),

@@ -32,7 +32,8 @@ def given(page, folder):
     for name in ("folder", "Llama-2-13b"):
         shutil.copytree(find_folder("tiny"), folder / name)
     names = {"model": groundup.load_model("tiny", dtype="float32"), "tokenizer": groundup.load_tokenizer("tiny")}
-    names |= {"texts": texts, "weight": torch.zeros(4, 4), "data": None}
+    names |= {"texts": texts, "weight": torch.zeros(4, 4), "data": None, "tools": None}
+    names["messages"] = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "A fox."}]
     if page == "training":
         names["data"] = notes(names["tokenizer"])
     return names | (optimizer_page(names["model"]) if page == "optimizers" else {})

@@ -71,7 +71,7 @@ def test_stories_with_questions_and_equal_logits_in_transformers(tmp_path, capsy
     ids = AutoTokenizer.from_pretrained(result["model"]).encode("One spring, in the village")
     assert ids == tokenizer.encode("One spring, in the village")
     with torch.no_grad():
-        torch.testing.assert_close(model(torch.tensor([ids])), theirs(torch.tensor([ids])).logits)
+        torch.testing.assert_close(model.float()(torch.tensor([ids])), theirs(torch.tensor([ids])).logits)
 
 
 def test_a_file_of_ones_own(tmp_path, capsys, prose):
