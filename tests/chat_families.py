@@ -2,9 +2,9 @@
 
 from functools import cache
 
-from groundup.tokenizers import chat_templates
-from groundup.tokenizers.bpe_trainer import train_byte_bpe
+from groundup.tokenizers.chat import builtin as chat_templates
 from groundup.tokenizers.tokenizer import SpecialNames
+from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 
 PROSE = "You are a helpful assistant. Hello there, who are you? Another question: what is the weather in Paris? " * 8
 

@@ -10,10 +10,10 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from groundup.tokenizers import chat_templates
 from groundup.tokenizers.added_tokens import AddedToken
-from groundup.tokenizers.chat import render_chat
-from groundup.tokenizers.pieces import encoder_of
+from groundup.tokenizers.chat import builtin as chat_templates
+from groundup.tokenizers.chat.pieces import encoder_of
+from groundup.tokenizers.chat.render import render_chat
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 
 TEXT = ["Hello there, who are you? I am a model.\n[INST] [/INST] <<SYS>> USER: ASSISTANT: system user assistant 1"] * 20

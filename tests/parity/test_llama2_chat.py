@@ -2,9 +2,9 @@
 
 import pytest
 
-from groundup.tokenizers.bpe_trainer import train_byte_bpe
-from groundup.tokenizers.chat import render_chat
+from groundup.tokenizers.chat.render import render_chat
 from groundup.tokenizers.tokenizer import SpecialNames
+from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 
 # The form that Touvron et al. 2023 (Llama 2) trained with, written down as a template.
 TEMPLATE = """\

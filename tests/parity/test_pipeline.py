@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from groundup.tokenizers.byte_bpe import ByteBPE
 from groundup.tokenizers.hub import load_tokenizer
-from groundup.tokenizers.parts import Part
-from groundup.tokenizers.pipeline import Pipeline
-from groundup.tokenizers.reading import read_pipeline
+from groundup.tokenizers.pipeline.parts import Part
+from groundup.tokenizers.pipeline.pipeline import Pipeline
+from groundup.tokenizers.pipeline.reading import read_pipeline
 from groundup.tokenizers.streaming import StreamDecoder
 from nasty_corpus import nasty_lines
 from tokenizer_stacks import FOREIGN, PROSE, STACKS, stack

@@ -184,7 +184,7 @@ def test_what_is_wrong_is_named(tmp_path, change, named):
 
 
 def test_a_pattern_that_backtracks_without_end_is_stopped(tmp_path, monkeypatch):
-    from groundup.tokenizers import cutting
+    from groundup.tokenizers.pipeline import cutting
 
     monkeypatch.setattr(cutting, "SECONDS_PER_MEGABYTE", 4)
     whole = spec("words")

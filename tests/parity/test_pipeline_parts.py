@@ -13,13 +13,13 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import normalizers as library_normalizers
 
 from groundup.base.errors import CheckpointError
-from groundup.tokenizers.charsmap import CharsMap
-from groundup.tokenizers.decoders import read_decoder
-from groundup.tokenizers.normalizers import read_normalizer
-from groundup.tokenizers.oniguruma import compile_pattern, translate
-from groundup.tokenizers.parts import Part
-from groundup.tokenizers.pre_tokenizers import read_pre_tokenizer, split
-from groundup.tokenizers.reading import read_pipeline
+from groundup.tokenizers.pipeline.charsmap import CharsMap
+from groundup.tokenizers.pipeline.decoders import read_decoder
+from groundup.tokenizers.pipeline.normalizers import read_normalizer
+from groundup.tokenizers.pipeline.oniguruma import compile_pattern, translate
+from groundup.tokenizers.pipeline.parts import Part
+from groundup.tokenizers.pipeline.pre_tokenizers import read_pre_tokenizer, split
+from groundup.tokenizers.pipeline.reading import read_pipeline
 from tokenizer_stacks import charsmap, precompiled
 
 OLD = st.characters(exclude_categories=("Cs", "Cn", "Co"), max_codepoint=0x33FF)

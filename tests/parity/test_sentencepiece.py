@@ -10,7 +10,6 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.tokenizers.charsmap_rules import read_charsmap, write_rules
 from groundup.tokenizers.formats import sentencepiece_model
 from groundup.tokenizers.formats.sentencepiece_proto import (
     ModelFile,
@@ -21,11 +20,12 @@ from groundup.tokenizers.formats.sentencepiece_proto import (
     TrainerSpec,
 )
 from groundup.tokenizers.hub import load_tokenizer
-from groundup.tokenizers.nmt_nfkc import rules
-from groundup.tokenizers.sentencepiece import SentencePiece
-from groundup.tokenizers.sentencepiece_pieces import PieceRules
-from groundup.tokenizers.sentencepiece_trainer import SentencePieceSettings, train_sentencepiece
+from groundup.tokenizers.sentencepiece.pieces import PieceRules
+from groundup.tokenizers.sentencepiece.tokenizer import SentencePiece
 from groundup.tokenizers.tokenizer import SpecialNames
+from groundup.tokenizers.training.charsmap_rules import read_charsmap, write_rules
+from groundup.tokenizers.training.nmt_nfkc import rules
+from groundup.tokenizers.training.sentencepiece import SentencePieceSettings, train_sentencepiece
 from nasty_corpus import nasty_lines
 
 OPTIONS = {

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from groundup.base.errors import CheckpointError
-from groundup.tokenizers.bpe_trainer import train_byte_bpe
-from groundup.tokenizers.chat import CHATML
+from groundup.tokenizers.chat.render import CHATML
 from groundup.tokenizers.hub import load_tokenizer, load_vocab_and_merges
 from groundup.tokenizers.pretokenize import PATTERNS
 from groundup.tokenizers.tokenizer import SpecialNames
+from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 
 # The references know other Unicode versions than Python: unassigned characters may be of another class there.
 ASSIGNED = st.characters(exclude_categories=("Cs", "Cn", "Co"))

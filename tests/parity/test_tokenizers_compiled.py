@@ -19,21 +19,23 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from groundup.base.errors import GroundupError
 from groundup.data.builtin import pystdlib
-from groundup.tokenizers import bpe_trainer, byte_bpe, counting, kernels
-from groundup.tokenizers.bpe_trainer import Learner, learn_merges, train_byte_bpe
+from groundup.tokenizers import byte_bpe, kernels
 from groundup.tokenizers.byte_symbols import ALPHABET
 from groundup.tokenizers.hub import load_tokenizer, load_vocab_and_merges
 from groundup.tokenizers.merging import apply_merges
 from groundup.tokenizers.prefix_tree import PrefixTree
 from groundup.tokenizers.pretokenize import PATTERNS, PreTokenizer
 from groundup.tokenizers.tokenizer import without_surrogates
+from groundup.tokenizers.training import byte_bpe as bpe_trainer
+from groundup.tokenizers.training import counting
+from groundup.tokenizers.training.byte_bpe import Learner, learn_merges, train_byte_bpe
 from nasty_corpus import nasty_lines
 
 pytest.importorskip("numba")
 
-from groundup.tokenizers import compiled_training
 from groundup.tokenizers.compiled import CompiledCutter, CompiledEncoder, portions
-from groundup.tokenizers.compiled_training import CompiledCounter, CompiledLearner, Pieces
+from groundup.tokenizers.training import compiled as compiled_training
+from groundup.tokenizers.training.compiled import CompiledCounter, CompiledLearner, Pieces
 
 QUICK = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 ASSIGNED = st.characters(exclude_categories=("Cs", "Cn", "Co"))
@@ -288,7 +290,7 @@ def test_short_uses_load_nothing():
     import subprocess
 
     code = (
-        "import sys; from groundup.tokenizers.bpe_trainer import train_byte_bpe;"
+        "import sys; from groundup.tokenizers.training.byte_bpe import train_byte_bpe;"
         "t = train_byte_bpe(['hello hello'] * 100, 300); t.encode('hello' * 100); t.encode_batch(['hello'] * 100);"
         "assert 'numba' not in sys.modules"
     )

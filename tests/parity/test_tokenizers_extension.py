@@ -12,11 +12,11 @@ from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.hub import build_model, load_model
 from groundup.models.resize import resize_embeddings
-from groundup.tokenizers.bpe_trainer import train_byte_bpe
 from groundup.tokenizers.characters import train_characters
 from groundup.tokenizers.extension import add_tokens, merge_vocabularies, next_id
 from groundup.tokenizers.hub import load_tokenizer
 from groundup.tokenizers.tokenizer import SpecialNames
+from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 from groundup.tokenizers.words import train_words
 
 QUICK = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

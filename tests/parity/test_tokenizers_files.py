@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers
 
 from groundup.base.errors import CheckpointError, UsageError
-from groundup.tokenizers.bpe_trainer import train_byte_bpe
 from groundup.tokenizers.byte_bpe import ByteBPE
 from groundup.tokenizers.formats import openai_gpt2, rwkv_vocabulary, tiktoken_ranks
 from groundup.tokenizers.hub import load_tokenizer
+from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 from nasty_corpus import nasty_lines
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

@@ -11,9 +11,9 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from groundup.base.errors import DataError, UsageError
 from groundup.tokenizers.bpe_steps import apply_steps, learn_steps, symbols_of, words_of
-from groundup.tokenizers.bpe_trainer import train_byte_bpe
 from groundup.tokenizers.byte_symbols import ALPHABET, to_symbols
 from groundup.tokenizers.pretokenize import PreTokenizer
+from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -17,8 +17,8 @@ from groundup.tokenizers.bert import bert_tokenizer, count_words, train_wordpiec
 from groundup.tokenizers.formats import bert_vocab
 from groundup.tokenizers.hub import load_tokenizer
 from groundup.tokenizers.registry import WordPieceConfig
+from groundup.tokenizers.training.wordpiece import gain, learn_pieces
 from groundup.tokenizers.wordpiece import WordPieceModel
-from groundup.tokenizers.wordpiece_trainer import gain, learn_pieces
 from nasty_corpus import nasty_lines
 
 QUICK = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))  # type: ignore[arg-type]

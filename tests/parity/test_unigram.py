@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, trainers
 
+from groundup.tokenizers.training.unigram import UnigramTrainer, learn_pieces
 from groundup.tokenizers.unigram import UnigramModel
-from groundup.tokenizers.unigram_trainer import UnigramTrainer, learn_pieces
 
 SPACE = "\u2581"
 

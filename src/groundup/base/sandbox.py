@@ -1,6 +1,6 @@
 """Run a function or a program in a worker process with bounds on everything it may use.
 
-    outcome = run_function("groundup.tokenizers.chat:render", {"template": text}, Limits(seconds=2))
+    outcome = run_function("groundup.tokenizers.chat.render:render", {"template": text}, Limits(seconds=2))
     outcome = run_program("assert add(2, 3) == 5", Limits(seconds=5))
 
 Bounded: wall and CPU time, memory of each process, number of processes, open files, size of files, and all output. The

@@ -1,6 +1,6 @@
 """One function, called again and again in a sandboxed process that stays.
 
-    worker = Worker("groundup.tokenizers.template:answer", Limits(seconds=5))
+    worker = Worker("groundup.tokenizers.chat.template:answer", Limits(seconds=5))
     outcome = worker.call({"template": text})
 
 As `base.sandbox.run_function`, but a call costs a fraction of a millisecond once the process stands. After its start

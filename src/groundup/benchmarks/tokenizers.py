@@ -140,8 +140,8 @@ def training(folder: Path, work: Work, threads: int, rounds: int) -> Comparison:
 
 def vocabularies(folder: Path, documents: list[str], work: Work) -> Iterator[str]:
     """Names of folders with tokenizer.json and the same vocabulary as ranks for tiktoken."""
-    from groundup.tokenizers.bpe_trainer import train_byte_bpe
     from groundup.tokenizers.hub import load_vocab_and_merges
+    from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 
     files = work.shared / "tokenizers" if work.shared else Path("nowhere")
     if "gpt2" in work.cases and (files / "gpt2-encoder.json").is_file() and (files / "gpt2.tiktoken").is_file():

@@ -26,7 +26,7 @@ Rows = list[list[int]]
 
 def train_ours(texts: Texts, vocab_size: int) -> Any:
     """Our trainer, from a stream."""
-    from groundup.tokenizers.bpe_trainer import train_byte_bpe
+    from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 
     return train_byte_bpe(iter(texts), vocab_size, min_frequency=2)
 

@@ -13,7 +13,7 @@ from groundup.base.files import parse_json, read_json
 from groundup.commands.command import Command
 
 if TYPE_CHECKING:
-    from groundup.tokenizers.chat import ChatIds
+    from groundup.tokenizers.chat.render import ChatIds
     from groundup.tokenizers.tokenizer import Tokenizer
 
 MAX_INPUT = 64 << 20
@@ -47,7 +47,7 @@ class TokenizerChat(Command):
 
     def run(self) -> dict[str, Any]:
         """Print the text, coloured on a terminal, and the number of tokens; with --tokens all of them."""
-        from groundup.tokenizers.chat import render_chat
+        from groundup.tokenizers.chat.render import render_chat
         from groundup.tokenizers.hub import load_tokenizer
 
         tokenizer = load_tokenizer(self.path)
@@ -71,7 +71,7 @@ class TokenizerChat(Command):
         path = Path(self.template or "")
         if self.template is None or not (path.suffix or "/" in self.template) or not path.is_file():
             return self.template
-        from groundup.tokenizers.chat_files import read_file
+        from groundup.tokenizers.chat.files import read_file
 
         return read_file(path)
 

@@ -104,7 +104,7 @@ class Dialogue:
         """The ids that an answer to `turns` continues."""
         messages = self._with_system(turns)
         if self.tokenizer.chat_template:
-            from groundup.tokenizers.chat import render_chat
+            from groundup.tokenizers.chat.render import render_chat
 
             return render_chat(self.tokenizer, messages, add_generation_prompt=True).ids
         return self.tokenizer.encode(plain_text(messages)) or [start_id(self.tokenizer)]
@@ -153,7 +153,7 @@ def turn_end(tokenizer: "Tokenizer") -> list[int]:
     """The token by which the chat template ends an answer: its last special token; none without one."""
     if not tokenizer.chat_template:
         return []
-    from groundup.tokenizers.chat import render_chat
+    from groundup.tokenizers.chat.render import render_chat
 
     asked = [{"role": "user", "content": "a"}]
     prompt = render_chat(tokenizer, asked, add_generation_prompt=True).ids
@@ -166,7 +166,7 @@ def next_turn(tokenizer: "Tokenizer") -> list[str]:
     r"""How the template begins the user's next turn (`\n\nUser:`): where the model writes that, its answer is over."""
     if not tokenizer.chat_template or turn_end(tokenizer):
         return []
-    from groundup.tokenizers.chat import render_chat
+    from groundup.tokenizers.chat.render import render_chat
 
     turns = [
         {"role": "user", "content": "a"},

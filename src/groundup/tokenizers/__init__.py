@@ -1,1 +1,1 @@
-"""From text to token ids and back: characters and byte-level BPE, their files, and chat templates."""
+"""From text to token ids and back: the kinds of tokenizer (the ladder), their training, files and chat templates."""

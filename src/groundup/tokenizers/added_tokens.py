@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from groundup.tokenizers.alignment import Aligned, Transform
+from groundup.tokenizers.pipeline.alignment import Aligned, Transform
+from groundup.tokenizers.pipeline.unicode_classes import WHITE_SPACE, WORD
 from groundup.tokenizers.prefix_tree import PrefixTree
-from groundup.tokenizers.unicode_classes import WHITE_SPACE, WORD
 
 
 @dataclass(frozen=True)

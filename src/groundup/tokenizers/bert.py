@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from groundup.base.errors import DataError, UsageError
 from groundup.tokenizers.added_tokens import AddedToken
-from groundup.tokenizers.decoders import WordPiece
-from groundup.tokenizers.normalizers import BertNormalizer
-from groundup.tokenizers.pipeline import Pipeline
-from groundup.tokenizers.pre_tokenizers import BertPreTokenizer, split
+from groundup.tokenizers.pipeline.decoders import WordPiece
+from groundup.tokenizers.pipeline.normalizers import BertNormalizer
+from groundup.tokenizers.pipeline.pipeline import Pipeline
+from groundup.tokenizers.pipeline.pre_tokenizers import BertPreTokenizer, split
 from groundup.tokenizers.tokenizer import SpecialNames, without_surrogates
+from groundup.tokenizers.training.wordpiece import PREFIX, learn_pieces
 from groundup.tokenizers.wordpiece import WordPieceModel
-from groundup.tokenizers.wordpiece_trainer import PREFIX, learn_pieces
 
 UNKNOWN, CLS, SEP, PAD, MASK = "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, CLS, SEP, MASK)

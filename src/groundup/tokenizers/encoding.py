@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from groundup.tokenizers.alignment import Span
+from groundup.tokenizers.pipeline.alignment import Span
 
 
 @dataclass

@@ -17,7 +17,7 @@ from groundup.tokenizers.tokenizer import Tokenizer, tokens_by_id
 
 if TYPE_CHECKING:
     from groundup.tokenizers.byte_bpe import ByteBPE
-    from groundup.tokenizers.sentencepiece import SentencePiece
+    from groundup.tokenizers.sentencepiece.tokenizer import SentencePiece
 
 
 def next_id(tokenizer: Tokenizer) -> int:

@@ -14,7 +14,7 @@ from groundup.tokenizers.pretokenize import PATTERNS
 if TYPE_CHECKING:
     from groundup.tokenizers.byte_bpe import ByteBPE
     from groundup.tokenizers.characters import Characters
-    from groundup.tokenizers.pipeline import Pipeline
+    from groundup.tokenizers.pipeline.pipeline import Pipeline
     from groundup.tokenizers.tokenizer import Tokenizer
     from groundup.tokenizers.trie import Trie
     from groundup.tokenizers.words import Words
@@ -35,7 +35,7 @@ def write_folder(tokenizer: "Tokenizer", folder: str | Path) -> None:
 
     Named templates go to additional_chat_templates/. Those of an earlier tokenizer in the same folder are removed.
     """
-    from groundup.tokenizers.chat_files import write_templates
+    from groundup.tokenizers.chat.files import write_templates
 
     folder = Path(folder)
     write_atomic(folder / TOKENIZER, json.dumps(tokenizer.to_json(), ensure_ascii=False, indent=2) + "\n")

@@ -12,12 +12,12 @@ from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import read_json
 from groundup.base.folders import find_folder
 from groundup.tokenizers.byte_bpe import ByteBPE
-from groundup.tokenizers.chat_files import FILES as TEMPLATE_FILES
-from groundup.tokenizers.chat_files import with_templates
+from groundup.tokenizers.chat.files import FILES as TEMPLATE_FILES
+from groundup.tokenizers.chat.files import with_templates
 from groundup.tokenizers.files import CONFIG, TOKENIZER
 from groundup.tokenizers.formats.bounded import head
 from groundup.tokenizers.formats.openai_gpt2 import PAIRS, read_merges
-from groundup.tokenizers.reading import read_tokenizer_json
+from groundup.tokenizers.pipeline.reading import read_tokenizer_json
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 
 __all__ = ["PAIRS", "TOKENIZER", "load_tokenizer", "load_vocab_and_merges", "read_merges"]

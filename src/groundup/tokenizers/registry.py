@@ -38,7 +38,7 @@ class TokenizerConfig(Config):
 
     def template(self) -> str | None:
         """The chat template; none for chatml without its control tokens."""
-        from groundup.tokenizers.chat import CHATML, TURNS
+        from groundup.tokenizers.chat.render import CHATML, TURNS
 
         if self.chat == "turns":
             return TURNS
@@ -134,7 +134,7 @@ class ByteBPEConfig(TokenizerConfig):
 
     def train(self, texts: Iterable[str], progress: Callable[[int, int], None] | None = None) -> Tokenizer:
         """Learn merges from the texts."""
-        from groundup.tokenizers.bpe_trainer import train_byte_bpe
+        from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 
         return train_byte_bpe(
             texts,
@@ -178,9 +178,9 @@ class SentencePieceConfig(TokenizerConfig):
 
     def train(self, texts: Iterable[str], progress: Callable[[int, int], None] | None = None) -> Tokenizer:
         """Learn pieces from the texts."""
-        from groundup.tokenizers.sentencepiece_pieces import PieceRules
-        from groundup.tokenizers.sentencepiece_trainer import SentencePieceSettings, train_sentencepiece
-        from groundup.tokenizers.unigram_trainer import UnigramSettings
+        from groundup.tokenizers.sentencepiece.pieces import PieceRules
+        from groundup.tokenizers.training.sentencepiece import SentencePieceSettings, train_sentencepiece
+        from groundup.tokenizers.training.unigram import UnigramSettings
 
         rules = PieceRules(
             by_script=self.split_by_script,

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.tokenizers.added_tokens import AddedToken, AddedTokens
 from groundup.tokenizers.encoding import Encoding
-from groundup.tokenizers.parts import MAX_ID, Part
-from groundup.tokenizers.post_processors import PostProcessor, read_post_processor
+from groundup.tokenizers.pipeline.parts import MAX_ID, Part
+from groundup.tokenizers.pipeline.post_processors import PostProcessor, read_post_processor
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Tokenizer:
 
     @cached_property
     def _as_pipeline(self) -> "Tokenizer":
-        from groundup.tokenizers.reading import read_pipeline
+        from groundup.tokenizers.pipeline.reading import read_pipeline
 
         return read_pipeline(Part(self.to_json(), type(self).__name__), self.names)
 

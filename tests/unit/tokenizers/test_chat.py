@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.base.errors import UsageError
-from groundup.tokenizers.bpe_trainer import train_byte_bpe
-from groundup.tokenizers.chat import CHATML, render_chat
-from groundup.tokenizers.template import Limits
+from groundup.tokenizers.chat.render import CHATML, render_chat
+from groundup.tokenizers.chat.template import Limits
 from groundup.tokenizers.tokenizer import SpecialNames
+from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 NAMES = SpecialNames(bos=SPECIAL[0], eos=SPECIAL[0])

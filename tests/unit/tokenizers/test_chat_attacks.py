@@ -9,11 +9,12 @@ import pytest
 from groundup.base.errors import CheckpointError, GroundupError, UsageError
 from groundup.base.sandbox import Limits as SandboxLimits
 from groundup.base.worker import Worker
-from groundup.tokenizers import chat_templates, rendering
-from groundup.tokenizers.bpe_trainer import train_byte_bpe
-from groundup.tokenizers.chat import render_chat
+from groundup.tokenizers.chat import builtin as chat_templates
+from groundup.tokenizers.chat import rendering
+from groundup.tokenizers.chat.render import render_chat
+from groundup.tokenizers.chat.template import Limits, Signs, render
 from groundup.tokenizers.hub import load_tokenizer
-from groundup.tokenizers.template import Limits, Signs, render
+from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 
 LIMITS = Limits(output=10**6, seconds=1)
 TALK = [{"role": "user", "content": "Hello there"}]

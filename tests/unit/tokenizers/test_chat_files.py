@@ -10,8 +10,8 @@ from chat_families import CALL, TALK, TOOL_TALK, WEATHER, tokenizer_of
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.cli import main
 from groundup.commands import tokenizer_chat
-from groundup.tokenizers.chat import choose_template, render_chat
-from groundup.tokenizers.chat_files import read_templates, write_templates
+from groundup.tokenizers.chat.files import read_templates, write_templates
+from groundup.tokenizers.chat.render import choose_template, render_chat
 from groundup.tokenizers.hub import load_tokenizer
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from chat_families import CALL, NAMES, TALK, TOOL_TALK, WEATHER, tokenizer_of
 from groundup.base.errors import UsageError
-from groundup.tokenizers import chat_templates
-from groundup.tokenizers.bpe_trainer import train_byte_bpe
-from groundup.tokenizers.chat import render_chat
+from groundup.tokenizers.chat import builtin as chat_templates
+from groundup.tokenizers.chat.render import render_chat
 from groundup.tokenizers.tokenizer import SpecialNames
+from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 
 BELOW = "Below is an instruction that describes a task"
 WRITE = "Write a response that appropriately completes the request.\n\n"

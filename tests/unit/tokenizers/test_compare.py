@@ -7,12 +7,12 @@ import pytest
 from groundup.base.errors import CheckpointError, DataError, UsageError
 from groundup.cli import main
 from groundup.commands.tokenizer_look import paint
-from groundup.tokenizers.bpe_trainer import train_byte_bpe
 from groundup.tokenizers.characters import train_characters
 from groundup.tokenizers.comparison import compare, coverage, first_difference, pieces
 from groundup.tokenizers.conversion import FORMS, convert
 from groundup.tokenizers.history import find, history
 from groundup.tokenizers.hub import load_tokenizer
+from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 from groundup.tokenizers.words import train_words
 
 TEXT = "the cat and the hat and the rat\n" * 20

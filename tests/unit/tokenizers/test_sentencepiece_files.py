@@ -9,16 +9,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from groundup.base.errors import CheckpointError, DataError, GroundupError, UsageError
-from groundup.tokenizers.charsmap_rules import CharsMap, write_rules
 from groundup.tokenizers.formats import protobuf, sentencepiece_model
 from groundup.tokenizers.formats.sentencepiece_proto import ModelFile, NormalizerSpec, Piece, PieceType, TrainerSpec
-from groundup.tokenizers.nmt_nfkc import compiled_rules
 from groundup.tokenizers.registry import SentencePieceConfig
-from groundup.tokenizers.score_bpe_trainer import _Learner, learn_score_bpe
-from groundup.tokenizers.sentencepiece import SentencePiece, utf8
-from groundup.tokenizers.sentencepiece_pieces import PieceRules, covered, split_words
-from groundup.tokenizers.sentencepiece_text import Normalizer
-from groundup.tokenizers.sentencepiece_trainer import SentencePieceSettings, train_sentencepiece
+from groundup.tokenizers.sentencepiece.pieces import PieceRules, covered, split_words
+from groundup.tokenizers.sentencepiece.text import Normalizer
+from groundup.tokenizers.sentencepiece.tokenizer import SentencePiece, utf8
+from groundup.tokenizers.training.charsmap_rules import CharsMap, write_rules
+from groundup.tokenizers.training.nmt_nfkc import compiled_rules
+from groundup.tokenizers.training.score_bpe import _Learner, learn_score_bpe
+from groundup.tokenizers.training.sentencepiece import SentencePieceSettings, train_sentencepiece
 
 RULES = {"a": "b", "ab": "xyz", "é": "e", "e\u0301": "e", "\u0301": "", "中文": "ab", "\U0001d400": "A", "ﬁ": "fi"}
 

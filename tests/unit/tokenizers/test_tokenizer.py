@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.base.errors import CheckpointError, DataError, UsageError
-from groundup.tokenizers.bpe_trainer import train_byte_bpe
 from groundup.tokenizers.byte_symbols import ALPHABET, to_bytes, to_symbols
 from groundup.tokenizers.characters import train_characters
 from groundup.tokenizers.hub import load_tokenizer
 from groundup.tokenizers.merging import _scan, _with_heap
-from groundup.tokenizers.normalizers import normalize
+from groundup.tokenizers.pipeline.normalizers import normalize
 from groundup.tokenizers.pretokenize import CHUNK, PATTERNS, PreTokenizer
 from groundup.tokenizers.streaming import StreamDecoder
 from groundup.tokenizers.tokenizer import SpecialNames
+from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 
 TEXT = "the cat sat on the mat; the hat, the rat 🙂 und die Straße\n\n  1234 isn't 中文\n" * 3
 SPECIAL = ["<|endoftext|>", "<|im_end|>"]

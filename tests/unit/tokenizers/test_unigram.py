@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from groundup.base.errors import CheckpointError, DataError, UsageError
 from groundup.tokenizers import unigram_steps as steps
-from groundup.tokenizers.unigram import UnigramModel
-from groundup.tokenizers.unigram_trainer import (
+from groundup.tokenizers.training.unigram import (
     UnigramSettings,
     UnigramTrainer,
     digamma,
@@ -21,6 +20,7 @@ from groundup.tokenizers.unigram_trainer import (
     learn_pieces,
     seed_pieces,
 )
+from groundup.tokenizers.unigram import UnigramModel
 
 ABABC = UnigramModel([("ab", math.log(2 / 3)), ("c", math.log(1 / 3))])
 SMALL = [("a", -1.5), ("b", -2.0), ("ab", -2.5), ("ba", -3.1), ("aba", -3.6), ("<unk>", -9.0)]

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from groundup.base.errors import CheckpointError, GroundupError, UsageError
-from groundup.tokenizers.bpe_trainer import train_byte_bpe
 from groundup.tokenizers.formats import bert_vocab, bounded, openai_gpt2, rwkv_vocabulary, tiktoken_ranks
 from groundup.tokenizers.hub import FORMATS, load_tokenizer
+from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 from groundup.tokenizers.trie import Trie, spell
 
 QUICK = settings(

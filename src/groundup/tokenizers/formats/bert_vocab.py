@@ -13,9 +13,9 @@ from groundup.base.errors import CheckpointError
 from groundup.base.files import write_atomic
 from groundup.tokenizers.bert import SPECIAL, UNKNOWN, bert_tokenizer
 from groundup.tokenizers.formats.bounded import head, read_bounded_text
-from groundup.tokenizers.normalizers import BertNormalizer
-from groundup.tokenizers.pipeline import Pipeline
-from groundup.tokenizers.pre_tokenizers import BertPreTokenizer
+from groundup.tokenizers.pipeline.normalizers import BertNormalizer
+from groundup.tokenizers.pipeline.pipeline import Pipeline
+from groundup.tokenizers.pipeline.pre_tokenizers import BertPreTokenizer
 from groundup.tokenizers.tokenizer import MAX_ID, SpecialNames, Tokenizer
 from groundup.tokenizers.wordpiece import WordPieceModel
 

@@ -6,7 +6,7 @@ from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import write_atomic
 from groundup.tokenizers.formats.bounded import head, read_bounded
 from groundup.tokenizers.formats.sentencepiece_proto import ModelFile
-from groundup.tokenizers.sentencepiece import SentencePiece
+from groundup.tokenizers.sentencepiece.tokenizer import SentencePiece
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 
 MAX_BYTES = 2**27

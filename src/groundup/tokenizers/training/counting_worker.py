@@ -1,6 +1,6 @@
 """Counts the pieces of texts in a process of its own: `counting.ProcessCounter` starts it.
 
-    python -m groundup.tokenizers.counting_worker PATTERN
+    python -m groundup.tokenizers.training.counting_worker PATTERN
 
 Lines of JSON, each a list of texts, come in on stdin; at their end one object {piece: count} goes to stdout.
 """
@@ -8,8 +8,8 @@ Lines of JSON, each a list of texts, come in on stdin; at their end one object {
 import json
 import sys
 
-from groundup.tokenizers.counting import count_here
 from groundup.tokenizers.pretokenize import PreTokenizer
+from groundup.tokenizers.training.counting import count_here
 
 
 def main(pattern: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from groundup.base.errors import UsageError
-from groundup.tokenizers.template import Limits, Signs, render
+from groundup.tokenizers.chat.template import Limits, Signs, render
 
 WARM_UP = (
     r"{{ 'a\n\u00e9' | pprint | wordwrap(5) | urlize | title }}{{ {'a': 1} | xmlattr }}{{ 'é' | urlencode }}"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from groundup.tokenizers.formats.sentencepiece_proto import ModelFile, ModelType, Piece, PieceType
-from groundup.tokenizers.sentencepiece_text import SPACE, Longest
+from groundup.tokenizers.sentencepiece.text import SPACE, Longest
 from groundup.tokenizers.unigram import UNKNOWN, UNKNOWN_PENALTY, Cut, Pieces
 
 CACHED_WORDS = 2**18

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import regex
 
-from groundup.tokenizers.sentencepiece_text import SPACE
+from groundup.tokenizers.sentencepiece.text import SPACE
 
 UNKNOWN_CHARACTER = "\u2585"  # stands for characters that are not covered; no piece holds it
 BOUNDARY = "\t"  # stands for symbols of the user; no piece goes over it

@@ -8,9 +8,9 @@ from typing import Any, Self
 import regex
 
 from groundup.base.errors import CheckpointError, UsageError
-from groundup.tokenizers.alignment import Span
-from groundup.tokenizers.oniguruma import compile_pattern
-from groundup.tokenizers.parts import Json, Part
+from groundup.tokenizers.pipeline.alignment import Span
+from groundup.tokenizers.pipeline.oniguruma import compile_pattern
+from groundup.tokenizers.pipeline.parts import Json, Part
 
 Marked = tuple[int, int, bool]  # start, end, whether it is a match
 

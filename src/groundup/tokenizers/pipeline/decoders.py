@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from groundup.base.errors import CheckpointError
 from groundup.tokenizers.byte_symbols import to_bytes
-from groundup.tokenizers.cutting import Pattern, mark
-from groundup.tokenizers.parts import Component, Json, Part, read_component
-from groundup.tokenizers.pre_tokenizers import Metaspace as MetaspaceSettings
+from groundup.tokenizers.pipeline.cutting import Pattern, mark
+from groundup.tokenizers.pipeline.parts import Component, Json, Part, read_component
+from groundup.tokenizers.pipeline.pre_tokenizers import Metaspace as MetaspaceSettings
 
 MAX_STRIPPED = 2**20
 

@@ -14,10 +14,7 @@ from groundup.tokenizers.formats.sentencepiece_proto import (
     PieceType,
     TrainerSpec,
 )
-from groundup.tokenizers.nmt_nfkc import NAMES, RuleName, compiled_rules
-from groundup.tokenizers.score_bpe_trainer import learn_score_bpe
-from groundup.tokenizers.sentencepiece import SentencePiece
-from groundup.tokenizers.sentencepiece_pieces import (
+from groundup.tokenizers.sentencepiece.pieces import (
     BOUNDARY,
     LONGEST_WORD,
     UNKNOWN_CHARACTER,
@@ -26,10 +23,13 @@ from groundup.tokenizers.sentencepiece_pieces import (
     covered,
     split_words,
 )
-from groundup.tokenizers.sentencepiece_text import Longest, Normalizer
+from groundup.tokenizers.sentencepiece.text import Longest, Normalizer
+from groundup.tokenizers.sentencepiece.tokenizer import SentencePiece
 from groundup.tokenizers.tokenizer import MAX_ID, SpecialNames, without_surrogates
+from groundup.tokenizers.training.nmt_nfkc import NAMES, RuleName, compiled_rules
+from groundup.tokenizers.training.score_bpe import learn_score_bpe
+from groundup.tokenizers.training.unigram import UnigramSettings, learn_pieces
 from groundup.tokenizers.unigram import byte_piece
-from groundup.tokenizers.unigram_trainer import UnigramSettings, learn_pieces
 
 Progress = Callable[[int, int], None]
 UNKNOWN_PIECE = "<unk>"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from groundup.base.errors import CheckpointError
 from groundup.base.files import read_json, safe_join, write_atomic
 from groundup.base.shards import hub_blobs
-from groundup.tokenizers.chat_templates import MAX_TEMPLATE
+from groundup.tokenizers.chat.builtin import MAX_TEMPLATE
 
 if TYPE_CHECKING:
     from groundup.tokenizers.tokenizer import Tokenizer

@@ -16,12 +16,12 @@ from typing import Any, ClassVar, Literal, Self, cast, get_args
 import regex
 
 from groundup.base.errors import CheckpointError
-from groundup.tokenizers.alignment import Traced, follow
 from groundup.tokenizers.byte_symbols import to_symbols
-from groundup.tokenizers.charsmap import CharsMap
-from groundup.tokenizers.cutting import Pattern
-from groundup.tokenizers.parts import Component, Json, Part, read_component
-from groundup.tokenizers.unicode_classes import CHINESE, CONTROL, MARK, NONSPACING, SPACE, WHITE_SPACE
+from groundup.tokenizers.pipeline.alignment import Traced, follow
+from groundup.tokenizers.pipeline.charsmap import CharsMap
+from groundup.tokenizers.pipeline.cutting import Pattern
+from groundup.tokenizers.pipeline.parts import Component, Json, Part, read_component
+from groundup.tokenizers.pipeline.unicode_classes import CHINESE, CONTROL, MARK, NONSPACING, SPACE, WHITE_SPACE
 
 NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 FORMS: tuple[str, ...] = get_args(NormalForm)

@@ -26,8 +26,8 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from groundup.base.errors import UsageError
-from groundup.tokenizers.chat_templates import MAX_TEMPLATE
-from groundup.tokenizers.guarding import Guards, spellings
+from groundup.tokenizers.chat.builtin import MAX_TEMPLATE
+from groundup.tokenizers.chat.guarding import Guards, spellings
 
 MAX_POWER = 64
 

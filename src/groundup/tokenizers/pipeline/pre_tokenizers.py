@@ -12,12 +12,12 @@ from typing import Any, Literal, Self
 import regex
 
 from groundup.base.errors import CheckpointError
-from groundup.tokenizers import normalizers
-from groundup.tokenizers.alignment import Aligned, Span, Traced, Transform
-from groundup.tokenizers.cutting import BEHAVIORS, Cut, Pattern
-from groundup.tokenizers.parts import Component, Json, Part, read_component
+from groundup.tokenizers.pipeline import normalizers
+from groundup.tokenizers.pipeline.alignment import Aligned, Span, Traced, Transform
+from groundup.tokenizers.pipeline.cutting import BEHAVIORS, Cut, Pattern
+from groundup.tokenizers.pipeline.parts import Component, Json, Part, read_component
+from groundup.tokenizers.pipeline.unicode_classes import NO_SCRIPT, NUMERIC, PUNCTUATION, SPACE, WORD_OR_SIGNS
 from groundup.tokenizers.pretokenize import PATTERNS
-from groundup.tokenizers.unicode_classes import NO_SCRIPT, NUMERIC, PUNCTUATION, SPACE, WORD_OR_SIGNS
 
 Prepend = Literal["first", "never", "always"]
 

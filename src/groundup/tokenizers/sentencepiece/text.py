@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable
 
-from groundup.tokenizers.charsmap_rules import read_charsmap
 from groundup.tokenizers.formats.sentencepiece_proto import NormalizerSpec
+from groundup.tokenizers.training.charsmap_rules import read_charsmap
 
 SPACE = "\u2581"  # LOWER ONE EIGHTH BLOCK: how a space looks inside pieces
 _SPACES = re.compile(" {2,}")

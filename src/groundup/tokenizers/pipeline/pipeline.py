@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import regex
 
 from groundup.tokenizers.added_tokens import AddedToken
-from groundup.tokenizers.alignment import Aligned
 from groundup.tokenizers.byte_symbols import to_bytes
-from groundup.tokenizers.decoders import ByteFallback, ByteLevel, Decoder, steps_of
 from groundup.tokenizers.encoding import Encoding
-from groundup.tokenizers.normalizers import ByteLevel as ByteSymbols
-from groundup.tokenizers.normalizers import Normalizer
-from groundup.tokenizers.pre_tokenizers import PreTokenizer, split, split_aligned
+from groundup.tokenizers.pipeline.alignment import Aligned
+from groundup.tokenizers.pipeline.decoders import ByteFallback, ByteLevel, Decoder, steps_of
+from groundup.tokenizers.pipeline.normalizers import ByteLevel as ByteSymbols
+from groundup.tokenizers.pipeline.normalizers import Normalizer
+from groundup.tokenizers.pipeline.pre_tokenizers import PreTokenizer, split, split_aligned
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 
 CACHED_PIECES = 2**18

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from groundup.base.errors import UsageError
-from groundup.tokenizers.guarding import Spellings
-from groundup.tokenizers.template import Rendered
+from groundup.tokenizers.chat.guarding import Spellings
+from groundup.tokenizers.chat.template import Rendered
 from groundup.tokenizers.tokenizer import Tokenizer
 
 # A text that stands before a piece while it is encoded, and whose ids are then taken off again.

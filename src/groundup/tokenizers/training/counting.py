@@ -30,12 +30,12 @@ from groundup.base.console import warn
 from groundup.base.errors import GroundupError
 from groundup.base.threads import default_threads
 from groundup.tokenizers import kernels
-from groundup.tokenizers.normalizers import normalizer
+from groundup.tokenizers.pipeline.normalizers import normalizer
 from groundup.tokenizers.pretokenize import RULES, PreTokenizer, chunks
 from groundup.tokenizers.tokenizer import without_surrogates
 
 if TYPE_CHECKING:
-    from groundup.tokenizers.compiled_training import Pieces
+    from groundup.tokenizers.training.compiled import Pieces
 
 MUCH = 2**22  # characters from which loading the compiled loops pays
 WORTH_A_PROCESS = 2**24
@@ -108,7 +108,7 @@ class ProcessCounter:
         # The process finds this package where we found it, whatever it is started from.
         places = [str(Path(groundup.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "groundup.tokenizers.counting_worker", pattern],
+            [sys.executable, "-m", "groundup.tokenizers.training.counting_worker", pattern],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -148,7 +148,7 @@ def _side_by_side(
 ) -> "Counter[str] | Pieces":
     pattern = pre_tokenizer.pattern
     if compiled:
-        from groundup.tokenizers.compiled_training import CompiledCounter, together
+        from groundup.tokenizers.training.compiled import CompiledCounter, together
 
         return together(_feed(portions, [CompiledCounter(pattern) for _ in range(workers)]))
     with contextlib.ExitStack() as stack:

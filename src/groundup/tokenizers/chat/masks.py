@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from groundup.base.errors import UsageError
-from groundup.tokenizers.chat_messages import ASSISTANT
-from groundup.tokenizers.guarding import Spellings
-from groundup.tokenizers.template import Block, Rendered
+from groundup.tokenizers.chat.guarding import Spellings
+from groundup.tokenizers.chat.messages import ASSISTANT
+from groundup.tokenizers.chat.template import Block, Rendered
 
 Turns = Literal["marked", "all", "last"]
 

@@ -11,15 +11,15 @@ from groundup.tokenizers.bpe import BPEModel, Merge
 from groundup.tokenizers.byte_bpe import ByteBPE
 from groundup.tokenizers.byte_symbols import BYTE_TO_SYMBOL, SYMBOL_TO_BYTE
 from groundup.tokenizers.characters import Characters
-from groundup.tokenizers.cutting import Cut
-from groundup.tokenizers.decoders import read_decoder
 from groundup.tokenizers.files import ANY_CHARACTER, WHOLE_TEXT, words_splits
-from groundup.tokenizers.normalizers import FORMS, read_normalizer
-from groundup.tokenizers.oniguruma import translate
-from groundup.tokenizers.parts import MAX_ID, Json, Part
-from groundup.tokenizers.pipeline import Model, Pipeline
-from groundup.tokenizers.post_processors import read_post_processor
-from groundup.tokenizers.pre_tokenizers import read_pre_tokenizer
+from groundup.tokenizers.pipeline.cutting import Cut
+from groundup.tokenizers.pipeline.decoders import read_decoder
+from groundup.tokenizers.pipeline.normalizers import FORMS, read_normalizer
+from groundup.tokenizers.pipeline.oniguruma import translate
+from groundup.tokenizers.pipeline.parts import MAX_ID, Json, Part
+from groundup.tokenizers.pipeline.pipeline import Model, Pipeline
+from groundup.tokenizers.pipeline.post_processors import read_post_processor
+from groundup.tokenizers.pipeline.pre_tokenizers import read_pre_tokenizer
 from groundup.tokenizers.pretokenize import PATTERNS
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 from groundup.tokenizers.trie import Trie

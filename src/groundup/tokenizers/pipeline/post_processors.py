@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from groundup.base.errors import CheckpointError
-from groundup.tokenizers.alignment import Span
 from groundup.tokenizers.encoding import Encoding
-from groundup.tokenizers.parts import MAX_ID, Component, Json, Part, read_component
-from groundup.tokenizers.unicode_classes import WHITE_SPACE
+from groundup.tokenizers.pipeline.alignment import Span
+from groundup.tokenizers.pipeline.parts import MAX_ID, Component, Json, Part, read_component
+from groundup.tokenizers.pipeline.unicode_classes import WHITE_SPACE
 
 Named = tuple[str, int]  # a token and its id
 

@@ -12,8 +12,8 @@ from typing import Any
 from groundup.base import sandbox
 from groundup.base.errors import UsageError
 from groundup.base.worker import Worker
-from groundup.tokenizers.chat_templates import is_ours
-from groundup.tokenizers.template import Block, Limits, Rendered, Signs, check_size, render
+from groundup.tokenizers.chat.builtin import is_ours
+from groundup.tokenizers.chat.template import Block, Limits, Rendered, Signs, check_size, render
 
 MEMORY = 384 << 20
 # JSON around a text of Limits.output characters of up to 4 bytes each.
@@ -68,4 +68,4 @@ def _in_order(blocks: list[Block], size: int) -> bool:
 @cache
 def _worker() -> Worker:
     limits = sandbox.Limits(memory_bytes=MEMORY, output_bytes=ANSWER_BYTES)
-    return Worker("groundup.tokenizers.template_service:answer", limits)
+    return Worker("groundup.tokenizers.chat.template_service:answer", limits)

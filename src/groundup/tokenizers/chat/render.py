@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from groundup.base.errors import UsageError
-from groundup.tokenizers import chat_templates
-from groundup.tokenizers.chat_masks import NOBODY, Turns, block_speakers, counted_turns, infer_blocks
-from groundup.tokenizers.chat_messages import (
+from groundup.tokenizers.chat import builtin as chat_templates
+from groundup.tokenizers.chat.guarding import Guards, Spellings, spellings, unused_signs
+from groundup.tokenizers.chat.masks import NOBODY, Turns, block_speakers, counted_turns, infer_blocks
+from groundup.tokenizers.chat.messages import (
     ASSISTANT,
     Message,
     cut_at_end,
@@ -20,10 +21,9 @@ from groundup.tokenizers.chat_messages import (
     read_documents,
     read_tools,
 )
-from groundup.tokenizers.guarding import Guards, Spellings, spellings, unused_signs
-from groundup.tokenizers.pieces import one_bos, to_ids
-from groundup.tokenizers.rendering import render_safely
-from groundup.tokenizers.template import Limits, Rendered, Signs
+from groundup.tokenizers.chat.pieces import one_bos, to_ids
+from groundup.tokenizers.chat.rendering import render_safely
+from groundup.tokenizers.chat.template import Limits, Rendered, Signs
 from groundup.tokenizers.tokenizer import Tokenizer
 
 # For our own models: ChatML (OpenAI, 2023), one line end after each turn; and turns in plain words, for models that

@@ -17,8 +17,8 @@ from typing import Any
 from groundup.base.files import write_atomic
 from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.formats.sentencepiece_proto import ModelFile, ModelType, PieceType
-from groundup.tokenizers.sentencepiece_models import cutter, symbols_of
-from groundup.tokenizers.sentencepiece_text import SPACE, Normalizer
+from groundup.tokenizers.sentencepiece.models import cutter, symbols_of
+from groundup.tokenizers.sentencepiece.text import SPACE, Normalizer
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 from groundup.tokenizers.unigram import Cut, byte_piece
 
@@ -183,7 +183,7 @@ class SentencePiece(Tokenizer):
         Raises:
             UsageError: a part that tokenizer.json cannot express.
         """
-        from groundup.tokenizers.sentencepiece_json import sentencepiece_to_json
+        from groundup.tokenizers.sentencepiece.to_json import sentencepiece_to_json
 
         return sentencepiece_to_json(self)
 

@@ -19,12 +19,12 @@ from groundup.tokenizers import kernels
 from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.byte_bpe import ByteBPE, Merge
 from groundup.tokenizers.byte_symbols import ALPHABET, BYTE_TO_SYMBOL
-from groundup.tokenizers.counting import count_pieces
 from groundup.tokenizers.pretokenize import PreTokenizer
 from groundup.tokenizers.tokenizer import MAX_ID, SpecialNames
+from groundup.tokenizers.training.counting import count_pieces
 
 if TYPE_CHECKING:
-    from groundup.tokenizers.compiled_training import Pieces
+    from groundup.tokenizers.training.compiled import Pieces
 
 Pair = tuple[int, int]
 Progress = Callable[[int, int], None]  # (tokens so far, tokens wanted)
@@ -121,7 +121,7 @@ def _learn_compiled(
     progress: Progress | None,
     forbidden: frozenset[str],
 ) -> list[Merge]:
-    from groundup.tokenizers.compiled_training import CompiledLearner, Pieces
+    from groundup.tokenizers.training.compiled import CompiledLearner, Pieces
 
     pieces = Pieces.of(words) if isinstance(words, Counter) else words
     learner = CompiledLearner(pieces, vocab, vocab_size, min_frequency, forbidden)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.base.errors import UsageError
 from groundup.tokenizers.formats.sentencepiece_proto import ModelFile, ModelType, Piece, PieceType
-from groundup.tokenizers.sentencepiece_text import SPACE
+from groundup.tokenizers.sentencepiece.text import SPACE
 
 if TYPE_CHECKING:
-    from groundup.tokenizers.sentencepiece import SentencePiece
+    from groundup.tokenizers.sentencepiece.tokenizer import SentencePiece
 
 NEVER = -10_000.0  # the score of pieces that text must not become; the other format has no types
 Json = dict[str, Any]
@@ -94,7 +94,7 @@ def _unknown(file: ModelFile) -> int:
 
 
 def _unigram(file: ModelFile) -> Json:
-    from groundup.tokenizers.sentencepiece_models import Unigram
+    from groundup.tokenizers.sentencepiece.models import Unigram
 
     searched = (PieceType.NORMAL, PieceType.USER_DEFINED)
     vocab = [[p.piece, Unigram.score(p) if p.type in searched else NEVER] for p in file.pieces]

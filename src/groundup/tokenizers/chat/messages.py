@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from groundup.base.errors import UsageError
-from groundup.tokenizers.template import Block, Rendered
+from groundup.tokenizers.chat.template import Block, Rendered
 
 Message = Mapping[str, Any]
 

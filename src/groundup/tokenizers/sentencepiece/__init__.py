@@ -1,0 +1,1 @@
+"""SentencePiece: whole sentences cut by unigram or BPE, as its library does."""

@@ -1,0 +1,1 @@
+"""Learning vocabularies: counting pieces, and a trainer for each kind."""
