@@ -1,8 +1,13 @@
 """The training kernels: equal to the plain modules in values and gradients, and gone when training ends."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
+from toy import ToyLoader, ToyModel, toy_rows
 
 from groundup.layers.attention import AttentionCore
 from groundup.layers.masks import Mask
@@ -10,7 +15,9 @@ from groundup.layers.norms import RMSNorm
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.hub import build_model
+from groundup.training import session
 from groundup.training.compilation import can_compile, compiled
+from groundup.training.config import TrainingConfig
 from groundup.training.kernels import attention
 from groundup.training.kernels.attention import TiledCore, tiled_attention
 from groundup.training.kernels.embedding import Lookup
@@ -255,3 +262,29 @@ def test_compiled_blocks_keep_losses_and_gradients(config):
     torch.testing.assert_close(found, wanted)
     assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3  # two blocks, and the loss
     assert all(block._compiled_call_impl is None for block in model.blocks.values())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"), [("CXX", "/bin/false", "does not work"), ("PATH", "", "no C++")]
+)
+def test_without_a_working_compiler_training_runs_uncompiled(variable, value, said, tmp_path):
+    code = "from groundup.training.compilation import can_compile; print(can_compile())"
+    places = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | places | {variable: value}, capture_output=True, text=True
+    )
+    assert run.stdout.strip() == "False", run.stderr
+    assert said in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_long_trainings_are_compiled_and_short_ones_are_not(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(session, "compiled", lambda model, active: calls.append(active) or model)
+    short, long = session.STEPS_WORTH_COMPILING - 1, session.STEPS_WORTH_COMPILING
+    for number, (steps, wish) in enumerate([(short, "auto"), (long, "auto"), (short, True), (long, False)]):
+        training = {"steps": steps, "batch_size": 8, "compile": wish, "out_dir": str(tmp_path / str(number))}
+        data = ToyLoader(toy_rows(), 8)
+        with session.Training(ToyModel(), LanguageModeling(), data, TrainingConfig.parse(training)) as started:
+            started.start()
+    assert calls == [False, True, True, False]
