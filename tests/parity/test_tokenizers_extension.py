@@ -213,6 +213,8 @@ def test_rows_that_were_never_learned_begin_anew():
     resize_embeddings(model, 300, learned=290)
     torch.testing.assert_close(model.embed.weight[290:], rows[:290].mean(0).expand(10, -1))
     torch.testing.assert_close(model.embed.weight[:290], rows[:290])
+    resize_embeddings(model, 302, learned=400)  # all of them
+    torch.testing.assert_close(model.embed.weight[300:], model.embed.weight[:300].mean(0).expand(2, -1))
     with pytest.raises(UsageError, match="ids of a trained model stay"):
         resize_embeddings(model, 299)
 

@@ -37,9 +37,9 @@ def add_tokens(tokenizer: Tokenizer, tokens: Sequence[str], *, special: bool) ->
         UsageError: a token is empty, repeated, or in the vocabulary already.
     """
     _check(tokenizer, tokens)
-    if tokenizer.kind == "sentencepiece":
-        return _with_pieces(tokenizer, tokens, special)  # pyright: ignore[reportArgumentType]
     start = next_id(tokenizer)
+    if tokenizer.kind == "sentencepiece" and start == len(tokenizer.file.pieces):  # pyright: ignore[reportAttributeAccessIssue]
+        return _with_pieces(tokenizer, tokens, special)  # pyright: ignore[reportArgumentType]
     new = [AddedToken(token, start + place, special, normalized=not special) for place, token in enumerate(tokens)]
     return _with_added(tokenizer, new)
 
@@ -81,10 +81,9 @@ def _of_pieces(tokenizer: "SentencePiece", pieces: list) -> "SentencePiece":
     file = copy.copy(tokenizer.file)
     file.pieces = [*file.pieces, *pieces]
     file.trainer = dataclasses.replace(file.trainer, vocab_size=len(file.pieces))
-    inside = {piece.piece for piece in file.pieces}
     made = type(tokenizer)(
         file,
-        [token for token in tokenizer.added.tokens if token.content not in inside],
+        tokenizer.added.tokens,
         names=tokenizer.names,
         chat_template=tokenizer.chat_template,
         post_processor=tokenizer.post_processor,
