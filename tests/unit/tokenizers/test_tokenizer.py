@@ -66,6 +66,15 @@ def test_special_tokens_are_text_unless_allowed(bpe):
     assert bpe.decode([0, *bpe.encode("x"), 0], skip_special=True) == "x"
 
 
+def test_offsets_of_what_is_put_around_a_text():
+    names = SpecialNames(bos="<|b|>", eos="<|e|>")
+    trained = train_byte_bpe(["a b"], 258, ["<|b|>", "<|e|>"], names=names)
+    made = trained.encode_offsets("é", bos=True, eos=True)
+    assert made.ids == trained.encode("é", bos=True, eos=True)
+    assert (made.ids[0], made.ids[-1], made.tokens[0], made.tokens[-1]) == (0, 1, "<|b|>", "<|e|>")
+    assert made.offsets[1:-1] == [(0, 1), (0, 1)]
+
+
 def test_no_merge_makes_a_special_token():
     trained = train_byte_bpe(["stop stop stop stop"], 300, ["stop"])
     assert 0 not in trained.encode("stop stop")
