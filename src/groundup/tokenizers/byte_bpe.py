@@ -78,8 +78,9 @@ class ByteBPE(Tokenizer):
         self.merges = _last_of_each(merges)
         self._met = 0
         self._compiled: CompiledEncoder | None = None
+        byte_ids = _byte_ids(self.model_vocab)
         ranks = _ranks(self.merges, self.model_vocab)
-        self._cache = _Cache(_byte_ids(self.model_vocab), ranks, self._whole(), self._merged_control())
+        self._cache = _Cache(byte_ids, ranks, self._whole(), self._merged_control())
 
     def _whole(self) -> dict[str, int]:
         """Tokens that a piece may be as a whole; never a control token."""
