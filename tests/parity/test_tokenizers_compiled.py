@@ -17,15 +17,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from groundup.base.errors import GroundupError
+from groundup.base.errors import GroundupError, UsageError
 from groundup.data.builtin import pystdlib
 from groundup.tokenizers import byte_bpe, kernels
 from groundup.tokenizers.byte_symbols import ALPHABET
 from groundup.tokenizers.hub import load_tokenizer, load_vocab_and_merges
-from groundup.tokenizers.merging import apply_merges
+from groundup.tokenizers.merging import _scan, apply_merges
 from groundup.tokenizers.prefix_tree import PrefixTree
 from groundup.tokenizers.pretokenize import PATTERNS, PreTokenizer
-from groundup.tokenizers.tokenizer import without_surrogates
+from groundup.tokenizers.tokenizer import SpecialNames, without_surrogates
 from groundup.tokenizers.training import byte_bpe as bpe_trainer
 from groundup.tokenizers.training import counting
 from groundup.tokenizers.training.byte_bpe import Learner, learn_merges, train_byte_bpe
@@ -33,7 +33,7 @@ from nasty_corpus import nasty_lines
 
 pytest.importorskip("numba")
 
-from groundup.tokenizers.compiled import CompiledCutter, CompiledEncoder, portions
+from groundup.tokenizers.compiled import CompiledCutter, CompiledEncoder, _pair_table, portions
 from groundup.tokenizers.training import compiled as compiled_training
 from groundup.tokenizers.training.compiled import CompiledCounter, CompiledLearner, Pieces
 
@@ -236,6 +236,22 @@ def test_merging_equals_the_readable_form(letters, rng):
     assert encoder.one(word + word) == apply_merges([byte_ids[ord(letter)] for letter in word + word], merges)
 
 
+def test_both_compiled_ways_to_merge_agree_with_the_readable_scan():
+    """Ranks in any order, so that an entry of the heap outdated by a neighbour's merge would merge too early."""
+    from groundup.tokenizers.kernels.encoding import scan, with_heap
+
+    generator = random.Random(0)
+    for _ in range(300):
+        pairs = generator.sample(list(itertools.product(range(10), repeat=2)), 60)
+        merges = {pair: (rank, 4 + rank % 6) for rank, pair in enumerate(pairs)}
+        ids = generator.choices(range(4), k=generator.randint(1, 60))
+        expected, table = _scan(list(ids), merges), _pair_table(merges)
+        by_scan, by_heap, size = np.array(ids, np.int32), np.array(ids, np.int32), len(ids)
+        left = scan(by_scan, size, np.empty(size, np.int64), *table)
+        assert by_scan[:left].tolist() == expected
+        assert by_heap[: with_heap(by_heap, size, *table)].tolist() == expected
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4"])
 @pytest.mark.parametrize(
@@ -282,6 +298,13 @@ def test_batches_in_threads(trained, at_once, monkeypatch):
             ours.encode(text, allowed_special=allowed) for text in texts
         ]
     assert ours.encode_batch([]) == []
+    with pytest.raises(UsageError, match="no BOS"):
+        ours.encode_batch(["a"], bos=True)
+    named = train_byte_bpe(["a b"], 260, ["<|end|>", "<|begin|>"], names=SpecialNames(bos="<|begin|>", eos="<|end|>"))
+    for bos, eos in itertools.product((False, True), repeat=2):
+        expected = [[1] * bos + named.encode(text) + [0] * eos for text in texts]
+        assert named.encode_batch(texts, bos=bos, eos=eos) == expected
+        assert super(type(named), named).encode_batch(texts, bos=bos, eos=eos) == expected
     assert pickle.loads(pickle.dumps(ours)).encode("it's") == ours.encode("it's")
 
 

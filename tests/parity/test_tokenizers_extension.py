@@ -12,11 +12,13 @@ from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.hub import build_model, load_model
 from groundup.models.resize import resize_embeddings
+from groundup.tokenizers.byte_symbols import to_symbols
 from groundup.tokenizers.characters import train_characters
 from groundup.tokenizers.extension import add_tokens, merge_vocabularies, next_id
 from groundup.tokenizers.hub import load_tokenizer
 from groundup.tokenizers.tokenizer import SpecialNames
 from groundup.tokenizers.training.byte_bpe import train_byte_bpe
+from groundup.tokenizers.trie import Trie
 from groundup.tokenizers.words import train_words
 
 QUICK = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -68,6 +70,44 @@ def test_merged_vocabularies(train, tmp_path):
     assert load_tokenizer(tmp_path).encode(CHINESE + TEXT) == merged.encode(CHINESE + TEXT)
     with pytest.raises(UsageError, match="nothing that the first does not"):
         merge_vocabularies(first, first)
+
+
+@pytest.mark.row("TOK-19", reference="property: what the first has stays")
+def test_settings_of_the_first_stay(bpe):
+    """Named templates, what cuts words, rows that no token has, copies of what was computed before."""
+    named = add_tokens(bpe, ["<|a|>"], special=True)
+    named.chat_templates = {"tool_use": "T"}
+    assert "<|a|>" not in named.decode([270], skip_special=True)
+    for made in (
+        add_tokens(named, ["<|b|>"], special=True),
+        add_tokens(named, ["b|"], special=False),
+        merge_vocabularies(named, train_byte_bpe([CHINESE], 300)),
+    ):
+        assert made.chat_templates == {"tool_use": "T"}
+        assert made.special_tokens["<|a|>"] == 270
+    further = add_tokens(named, ["<|b|>"], special=True)
+    assert further.decode([270, 271, *bpe.encode("a")], skip_special=True) == "a"  # not what was known before
+    assert (further.token_bytes(271), further.encode("<|b|>", allowed_special=True)) == (b"<|b|>", [271])
+
+    dashed, other = train_words(["a-b c"], signs="-"), train_words(["d-e f"], signs="-")
+    merged = merge_vocabularies(dashed, other)
+    assert merged.encode("a-b d-e") == [*dashed.encode("a-b"), merged.id("d"), merged.id("-"), merged.id("e")]
+
+    symbols = {to_symbols(bytes([byte])): byte + 1 for byte in range(256)}
+    world = Trie(symbols, size=300)
+    longer = merge_vocabularies(world, Trie(symbols | {"ab": 257}, size=400))
+    assert (world.vocab_size, longer.vocab_size, longer.encode("abb")) == (300, 300, [257, 99])
+    assert add_tokens(world, ["<|x|>"], special=True).vocab_size == 300
+
+
+@pytest.mark.row("TOK-19", reference="property: text never becomes a control token")
+def test_merges_of_the_second_make_no_control_token_of_the_first():
+    first, second = train_byte_bpe(["hello world"], 262, ["stop"]), train_byte_bpe(["stop stop stop stop"], 300)
+    assert second.encode("stop") == [second.id("stop")]
+    merged = merge_vocabularies(first, second)
+    assert 0 not in merged.encode("stop stopstop")
+    assert merged.encode("stop", allowed_special=True) == [0]
+    assert merged.decode(merged.encode("stop stopstop")) == "stop stopstop"
 
 
 @pytest.mark.row("TOK-19", reference="sentencepiece")
@@ -173,8 +213,24 @@ def test_rows_that_were_never_learned_begin_anew():
     resize_embeddings(model, 300, learned=290)
     torch.testing.assert_close(model.embed.weight[290:], rows[:290].mean(0).expand(10, -1))
     torch.testing.assert_close(model.embed.weight[:290], rows[:290])
+    resize_embeddings(model, 302, learned=400)  # all of them
+    torch.testing.assert_close(model.embed.weight[300:], model.embed.weight[:300].mean(0).expand(2, -1))
     with pytest.raises(UsageError, match="ids of a trained model stay"):
         resize_embeddings(model, 299)
+
+
+@pytest.mark.row("TOK-19", reference="property: the mean of the logits")
+def test_a_head_with_a_bias_grows_too():
+    torch.manual_seed(0)
+    model = build_model(CONFIGS["llama"])
+    model.lm_head = torch.nn.Linear(32, 300)
+    ids = torch.randint(300, (2, 5))
+    before = model(ids)
+    resize_embeddings(model, 303)
+    assert (model.lm_head.out_features, model.embed.tokens.num_embeddings) == (303, 303)
+    after = model(ids)
+    torch.testing.assert_close(after[..., :300], before)
+    torch.testing.assert_close(after[..., 300:], before.mean(-1, keepdim=True).expand(2, 5, 3), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.row("TOK-19", reference="transformers")

@@ -128,6 +128,13 @@ def test_joined_end_of_word_equals_the_library(shared):
     assert trace.merges[:certain] == theirs[:certain]
 
 
+@pytest.mark.row("TOK-08", reference="hand calculation")
+def test_a_symbol_that_merges_with_itself_is_gone_once():
+    step = learn_steps({"aa": 2}, 1).steps[0]
+    assert (step.removed, dict(step.vocabulary)) == (("a",), {"aa": 2})
+    assert str(step) == "a + a -> aa (2 times, gone: a; 1 symbols)"
+
+
 def test_wrong_input():
     with pytest.raises(DataError, match="empty"):
         learn_steps({}, 3)

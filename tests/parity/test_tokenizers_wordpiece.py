@@ -54,6 +54,7 @@ def test_longest_match_by_hand():
     assert model.cut("unaffable") == [(5, 3), (6, 5), (3, 9)]  # una is longer than un
     assert model.cut("unq") == [(0, 3)]
     assert model.cut("a" * 101) == [(0, 101)]
+    assert [WordPieceModel({"[UNK]": 0, "ab": 1}, max_word=size).cut("ab") for size in (1, 2)] == [[(0, 2)], [(1, 2)]]
     with pytest.raises(UsageError, match="unknown token"):
         WordPieceModel({"a": 0}).cut("b")
     with pytest.raises(CheckpointError, match="max_input_chars_per_word"):
@@ -85,6 +86,13 @@ def test_likelihood_gain_by_hand():
     total = sum(count * len(word) for word, count in words.items())
     assert gain(5, 20, 5, total) == pytest.approx(math.log((5 / total) / ((20 / total) * (5 / total))))
     assert gain(5, 20, 5, total) > gain(20, 36, 20, total)
+
+
+@pytest.mark.row("TOK-13", reference="hand calculation")
+def test_a_join_makes_the_rest_of_its_parts_gain_more():
+    # a##b 1 / (4 x 1) = 1/4, d##e 5 / (5 x 5) = 1/5, a##c 3 / (4 x 4) = 3/16; without ab, a##c has 3 / (3 x 4) = 1/4.
+    words = Counter({"ab": 1, "ac": 3, "xc": 1, "x": 9, "de": 5})
+    assert learn_pieces(words, 99)[-4:] == ["ab", "ac", "de", "xc"]
 
 
 @pytest.mark.row("TOK-13", reference="hand calculation")

@@ -89,7 +89,7 @@ def train_wordpiece(
         texts: each is read once.
         vocab_size: number of ids, special tokens and characters included.
         special_tokens: they get the first ids; [UNK] is put in if it is not among them.
-        score: what joining two pieces gains (`wordpiece_trainer`).
+        score: what joining two pieces gains (`training/wordpiece.py`).
         min_frequency: rarer pairs are not joined.
         lowercase: see `bert_tokenizer`, as the next two.
         strip_accents: see there.

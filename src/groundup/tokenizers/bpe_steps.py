@@ -1,7 +1,7 @@
 """Byte-pair encoding step by step, for learning how it works (Sennrich et al., 2016).
 
 Each step counts all adjacent pairs of symbols anew, merges the most frequent one everywhere, and writes down what it
-did: `learn_steps` returns this trace. `bpe_trainer` learns the same merges without counting everything again.
+did: `learn_steps` returns this trace. `training/byte_bpe.py` learns the same merges without counting all again.
 
 What a step may take away: a symbol that occurs nowhere any more is removed from the vocabulary, so a vocabulary can
 grow, stay as large, or shrink with a merge.
@@ -96,7 +96,7 @@ def learn_steps(
             character, as later programs do; so `est</w>` at the end of a word is another symbol than `est` inside.
         ties: which of equally frequent pairs is merged: "first", the one that occurs first in the words, or "ids", the
             one whose symbols are older (those in `order`, then others by code points, then merged ones as learnt), as
-            in `bpe_trainer` and the `tokenizers` library.
+            in `training/byte_bpe.py` and the `tokenizers` library.
         order: symbols that count as oldest, for "ids".
         min_frequency: rarer pairs are not merged.
 

@@ -11,6 +11,8 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import regex
+
 from groundup.base.errors import CheckpointError
 from groundup.tokenizers import kernels
 from groundup.tokenizers.added_tokens import AddedToken
@@ -76,12 +78,19 @@ class ByteBPE(Tokenizer):
         self.merges = _last_of_each(merges)
         self._met = 0
         self._compiled: CompiledEncoder | None = None
-        self._cache = _Cache(_byte_ids(self.model_vocab), _ranks(self.merges, self.model_vocab), self._whole())
+        byte_ids = _byte_ids(self.model_vocab)
+        ranks = _ranks(self.merges, self.model_vocab)
+        self._cache = _Cache(byte_ids, ranks, self._whole(), self._merged_control())
 
     def _whole(self) -> dict[str, int]:
         """Tokens that a piece may be as a whole; never a control token."""
         chosen = self.model_vocab.items() if self.ignore_merges else ()
         return {token: number for token, number in chosen if token not in self.special_tokens}
+
+    def _merged_control(self) -> dict[str, int]:
+        """Control tokens that merges make: a file may say so, and yet no text becomes one."""
+        made = {left + right for left, right in self.merges}
+        return {token: number for token, number in self.special_tokens.items() if token in made}
 
     def _encode_text(self, text: str) -> list[int]:
         if len(text) > SHORT_TEXT and (compiled := self.compiled(len(text))):
@@ -102,6 +111,8 @@ class ByteBPE(Tokenizer):
 
     def compiled(self, size: int) -> "CompiledEncoder | None":
         """The compiled form, or None; `size` characters are met now, and it is made once there have been many."""
+        if self._cache.control:  # that a piece spells one is seen to in the readable form alone
+            return None
         self._met += size
         if self._compiled is None and self._met >= MUCH and self.pattern in RULES and kernels.available():
             self._compiled = self._compile()
@@ -131,20 +142,31 @@ class ByteBPE(Tokenizer):
 class _Cache(dict[str, tuple[int, ...]]):
     """Piece -> ids, computed at the first sight of a piece; text repeats itself, so this is where the speed is."""
 
-    def __init__(self, byte_ids: list[int], merges: Merges, whole: Mapping[str, int]):
+    def __init__(self, byte_ids: list[int], merges: Merges, whole: Mapping[str, int], control: Mapping[str, int]):
         super().__init__()
-        self.byte_ids, self.merges, self.whole = byte_ids, merges, whole
+        self.byte_ids, self.merges, self.whole, self.control = byte_ids, merges, whole, control
+        self._control_ids = frozenset(control.values())
+        self._spelled = regex.compile("|".join(map(regex.escape, control))) if control else None
 
     def __missing__(self, piece: str) -> tuple[int, ...]:
         data = piece.encode("utf-8")
         known = self.whole.get(to_symbols(data)) if self.whole else None
-        table = self.byte_ids
-        ids = tuple(apply_merges([table[byte] for byte in data], self.merges)) if known is None else (known,)
+        ids = tuple(self._merge(data)) if known is None else (known,)
         if len(piece) <= LONGEST_CACHED:
             if len(self) >= CACHED_PIECES:
                 self.clear()
             self[piece] = ids
         return ids
+
+    def _merge(self, data: bytes) -> list[int]:
+        """The merged bytes; where they spell a control token that merges make, cut apart after its first byte."""
+        table = self.byte_ids
+        ids = apply_merges([table[byte] for byte in data], self.merges)
+        if self._spelled is None or self._control_ids.isdisjoint(ids):
+            return ids
+        places = [match.start() + 1 for match in self._spelled.finditer(to_symbols(data), overlapped=True)]
+        parts = itertools.pairwise([0, *places, len(data)])
+        return [n for start, end in parts for n in apply_merges([table[byte] for byte in data[start:end]], self.merges)]
 
 
 # Bytes that no UTF-8 text holds; some vocabularies (GPT-NeoX) leave them out.

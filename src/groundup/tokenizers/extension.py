@@ -9,7 +9,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from groundup.base.errors import UsageError
 from groundup.tokenizers.added_tokens import AddedToken, AddedTokens
@@ -37,9 +37,9 @@ def add_tokens(tokenizer: Tokenizer, tokens: Sequence[str], *, special: bool) ->
         UsageError: a token is empty, repeated, or in the vocabulary already.
     """
     _check(tokenizer, tokens)
-    if tokenizer.kind == "sentencepiece":
-        return _with_pieces(tokenizer, tokens, special)  # pyright: ignore[reportArgumentType]
     start = next_id(tokenizer)
+    if tokenizer.kind == "sentencepiece" and start == len(tokenizer.file.pieces):  # pyright: ignore[reportAttributeAccessIssue]
+        return _with_pieces(tokenizer, tokens, special)  # pyright: ignore[reportArgumentType]
     new = [AddedToken(token, start + place, special, normalized=not special) for place, token in enumerate(tokens)]
     return _with_added(tokenizer, new)
 
@@ -77,17 +77,19 @@ def _with_pieces(tokenizer: "SentencePiece", tokens: Sequence[str], special: boo
 
 
 def _of_pieces(tokenizer: "SentencePiece", pieces: list) -> "SentencePiece":
+    """The tokenizer with more pieces in its file."""
     file = copy.copy(tokenizer.file)
     file.pieces = [*file.pieces, *pieces]
     file.trainer = dataclasses.replace(file.trainer, vocab_size=len(file.pieces))
-    inside = {piece.piece for piece in file.pieces}
-    return type(tokenizer)(
+    made = type(tokenizer)(
         file,
-        [token for token in tokenizer.added.tokens if token.content not in inside],
+        tokenizer.added.tokens,
         names=tokenizer.names,
         chat_template=tokenizer.chat_template,
         post_processor=tokenizer.post_processor,
     )
+    made.chat_templates = dict(tokenizer.chat_templates)
+    return made
 
 
 def merge_vocabularies(first: Tokenizer, second: Tokenizer) -> Tokenizer:
@@ -103,6 +105,7 @@ def merge_vocabularies(first: Tokenizer, second: Tokenizer) -> Tokenizer:
     if first.kind not in _MERGED:
         raise UsageError(f"{first.kind} vocabularies cannot be merged; {', '.join(_MERGED)} can")
     merged = _MERGED[first.kind](first, second)
+    merged.chat_templates = dict(first.chat_templates)
     if len(merged.vocab) == len(first.vocab):
         raise UsageError("the second vocabulary holds nothing that the first does not")
     return merged
@@ -156,6 +159,11 @@ def _merge_lists(first: Tokenizer, second: Tokenizer) -> Tokenizer:
     """Kinds whose vocabulary is a list of units: the new ones go behind."""
     start = next_id(first)
     new = {token: start + place for place, token in enumerate(_new_tokens(first, second))}
+    own: dict[str, Any] = {}  # settings of the kind
+    if first.kind == "words":
+        own["signs"] = first.signs  # pyright: ignore[reportAttributeAccessIssue]
+    if first.kind == "trie":
+        own["size"] = max(first.vocab_size, start + len(new))  # rows that a model has, with a token or without
     made = copy.copy(first)
     made.__init__(  # pyright: ignore[reportCallIssue]
         first.model_vocab | new,  # pyright: ignore[reportAttributeAccessIssue]
@@ -163,6 +171,7 @@ def _merge_lists(first: Tokenizer, second: Tokenizer) -> Tokenizer:
         names=first.names,
         chat_template=first.chat_template,
         post_processor=first.post_processor,
+        **own,
     )
     return made
 

@@ -12,6 +12,7 @@ from groundup.base.files import write_atomic
 from groundup.tokenizers.pretokenize import PATTERNS
 
 if TYPE_CHECKING:
+    from groundup.tokenizers.added_tokens import AddedToken
     from groundup.tokenizers.byte_bpe import ByteBPE
     from groundup.tokenizers.characters import Characters
     from groundup.tokenizers.pipeline.pipeline import Pipeline
@@ -56,21 +57,23 @@ def config_json(tokenizer: "Tokenizer") -> dict[str, Any]:
 
 
 def _frame(tokenizer: "Tokenizer", **parts: Any) -> dict[str, Any]:
-    added = [
-        {
-            "id": token.id,
-            "content": token.content,
-            "single_word": token.single_word,
-            "lstrip": token.lstrip,
-            "rstrip": token.rstrip,
-            "normalized": token.normalized,
-            "special": token.special,
-        }
-        for token in sorted(tokenizer.added.tokens, key=lambda token: token.id)
-    ]
+    added = [added_json(token) for token in sorted(tokenizer.added.tokens, key=lambda token: token.id)]
     order = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model")
     head = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
     return head | {key: parts.get(key) for key in order}
+
+
+def added_json(token: "AddedToken") -> dict[str, Any]:
+    """An entry of `added_tokens`."""
+    return {
+        "id": token.id,
+        "content": token.content,
+        "single_word": token.single_word,
+        "lstrip": token.lstrip,
+        "rstrip": token.rstrip,
+        "normalized": token.normalized,
+        "special": token.special,
+    }
 
 
 def characters_to_json(tokenizer: "Characters") -> dict[str, Any]:

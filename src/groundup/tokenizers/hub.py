@@ -11,6 +11,7 @@ from typing import Any
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import read_json
 from groundup.base.folders import find_folder
+from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.byte_bpe import ByteBPE
 from groundup.tokenizers.chat.files import FILES as TEMPLATE_FILES
 from groundup.tokenizers.chat.files import with_templates
@@ -62,6 +63,22 @@ class Beside:
         self.config = read_config(folder)
         self.names = special_names(self.config)
         self.added = _added(folder, self.config)
+
+    def tokens(self) -> list[AddedToken]:
+        """The added tokens with what the config says of them; a name with a part to play is special."""
+        parts = [self.config.get(f"{part}_token") for part in ("bos", "eos", "pad", "unk", "cls", "sep", "mask")]
+        more = self.config.get("additional_special_tokens")
+        special = {_spelling(item) for item in (*parts, *(more if isinstance(more, list) else ()))}
+        entries = self.config.get("added_tokens_decoder", {})
+        found = []
+        for content, number in self.added.items():
+            entry = entries.get(str(number))
+            told = entry if isinstance(entry, dict) else {"special": content in special}
+            flags = {
+                flag: told.get(flag) is True for flag in ("special", "normalized", "lstrip", "rstrip", "single_word")
+            }
+            found.append(AddedToken(content, number, **flags))
+        return found
 
 
 def load_tokenizer(path_or_name: str | Path, pattern: str | None = None) -> Tokenizer:
@@ -146,7 +163,7 @@ def _read_json(path: Path, pattern: str | None, beside: Beside) -> Tokenizer:
 def _read_sentencepiece(path: Path, pattern: str | None, beside: Beside) -> Tokenizer:
     _says_itself(path, pattern)
     read = _module("sentencepiece_model").read
-    return read(path, names=beside.names)
+    return read(path, names=beside.names, added=beside.tokens())
 
 
 def _read_ranks(path: Path, pattern: str | None, beside: Beside) -> Tokenizer:

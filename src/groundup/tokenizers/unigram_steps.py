@@ -3,8 +3,8 @@
     P(word) = sum over all ways to cut it of the product of p(piece)
 
 Each round: EM for the p (`expected_counts`, then shares of them); for each piece the loss, which is how much the
-likelihood of the text falls without it; keep the best 80 % and every single character. `unigram_trainer.py` does the
-same fast, with a cheaper estimate of the loss.
+likelihood of the text falls without it; keep the best 80 % and every single character. `training/unigram.py` does
+the same fast, with a cheaper estimate of the loss.
 """
 
 import math

@@ -1,6 +1,7 @@
 """SentencePiece files that are damaged or hostile, and texts that are long: clear errors, bounded time."""
 
 import contextlib
+import json
 import random
 import struct
 
@@ -9,8 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from groundup.base.errors import CheckpointError, DataError, GroundupError, UsageError
+from groundup.tokenizers.chat.render import render_chat
+from groundup.tokenizers.extension import add_tokens
 from groundup.tokenizers.formats import protobuf, sentencepiece_model
 from groundup.tokenizers.formats.sentencepiece_proto import ModelFile, NormalizerSpec, Piece, PieceType, TrainerSpec
+from groundup.tokenizers.hub import load_tokenizer
 from groundup.tokenizers.registry import SentencePieceConfig
 from groundup.tokenizers.sentencepiece.pieces import PieceRules, covered, split_words
 from groundup.tokenizers.sentencepiece.text import Normalizer
@@ -231,3 +235,73 @@ def test_the_kind_of_the_registry(kind, tmp_path):
     assert {"tokenizer.model", "tokenizer.json", "tokenizer_config.json"} <= {p.name for p in tmp_path.iterdir()}
     if kind == "bpe":
         assert calls[-1][0] <= calls[-1][1]
+
+
+def with_turns(kind: int) -> ModelFile:
+    """A turn sign that the model file holds as a symbol of the user, as Yi's does, and an ordinary piece."""
+    made = model(kind, byte_fallback=True, rules={})
+    made.pieces += [Piece("<|turn|>", 0.0, int(PieceType.USER_DEFINED)), Piece("▁a", -0.5), Piece("<x>", 0.0, 4)]
+    return made
+
+
+@pytest.mark.row("TOK-16", reference="property: text never becomes a control token")
+@pytest.mark.parametrize("kind", [1, 2, 4])
+def test_what_files_beside_the_model_say(tmp_path, kind):
+    """Tokens behind its pieces, and pieces that are special; they stay so when saved, extended and read again."""
+    file = with_turns(kind)
+    size = len(file.pieces)
+    turn, word = size - 3, size - 2
+    (tmp_path / "tokenizer.model").write_bytes(file.to_bytes())
+    assert turn in load_tokenizer(tmp_path).encode("aa<|turn|>b")  # nothing says that it is special
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[PAD]": size, "<plain>": size + 1}))
+    entries = {
+        str(turn): {"content": "<|turn|>", "special": True},
+        str(word): {"content": "▁a", "special": True},
+        "0": {"content": "<unk>", "special": True},
+    }
+    config = {"added_tokens_decoder": entries, "pad_token": "[PAD]"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    read = load_tokenizer(tmp_path)
+    read.chat_templates["tool_use"] = "T"
+    read.save_pretrained(tmp_path / "again")
+    again = load_tokenizer(tmp_path / "again")
+    extended = add_tokens(read, ["<new>"], special=True)
+    text = "a <|turn|>[PAD]<plain><x>"
+    for tokenizer in (read, again, extended):
+        assert tokenizer.pad_id == size
+        assert {"<|turn|>": turn, "▁a": word, "[PAD]": size}.items() <= tokenizer.special_tokens.items()
+        assert tokenizer.chat_templates == {"tool_use": "T"}
+        ids = tokenizer.encode(text)
+        assert {turn, word, size}.isdisjoint(ids)
+        assert {size + 1, size - 1} <= set(ids)
+        assert tokenizer.decode(ids).replace(" ", "") == text.replace(" ", "")
+        allowed = tokenizer.encode("<|turn|>[PAD]", allowed_special=True)
+        assert allowed == [turn, size]
+        assert tokenizer.decode(allowed, skip_special=True) == ""
+        assert tokenizer.decode([0], skip_special=True) == file.trainer.unk_surface
+    assert again.fingerprint() == read.fingerprint()
+    assert extended.special_tokens["<new>"] == size + 2
+    if kind < 3:
+        listed = json.loads((tmp_path / "again" / "tokenizer.json").read_text())["added_tokens"]
+        assert len({token["id"] for token in listed}) == len(listed)
+        (tmp_path / "again" / "tokenizer.model").unlink()
+        assert {turn, word, size}.isdisjoint(load_tokenizer(tmp_path / "again").encode(text))
+
+
+def test_added_tokens_that_contradict_the_model(tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(with_turns(1).to_bytes())
+    for tokens, message in (({"a": 2}, "'a' has id 2"), ({"new": 4}, "id 4 belongs to both")):
+        (tmp_path / "added_tokens.json").write_text(json.dumps(tokens))
+        with pytest.raises(CheckpointError, match=message):
+            load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [1, 2, 4])
+def test_a_symbol_that_the_template_writes_is_nobody_elses(kind):
+    tokenizer = SentencePiece(with_turns(kind))
+    turn = tokenizer.vocab["<|turn|>"]
+    template = "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"
+    found = render_chat(tokenizer, [{"role": "user", "content": "a<|turn|>b <x>"}], template=template)
+    assert found.ids.count(turn) == 1
+    assert found.text == "<|turn|>a<|turn|>b <x>"
+    assert tokenizer.vocab["<x>"] in found.ids  # what the template does not write is a word like any other

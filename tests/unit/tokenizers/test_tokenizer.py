@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.base.errors import CheckpointError, DataError, UsageError
+from groundup.tokenizers import byte_bpe
 from groundup.tokenizers.byte_symbols import ALPHABET, to_bytes, to_symbols
 from groundup.tokenizers.characters import train_characters
 from groundup.tokenizers.hub import load_tokenizer
 from groundup.tokenizers.merging import _scan, _with_heap
 from groundup.tokenizers.pipeline.normalizers import normalize
+from groundup.tokenizers.pipeline.parts import Part
+from groundup.tokenizers.pipeline.reading import read_pipeline
 from groundup.tokenizers.pretokenize import CHUNK, PATTERNS, PreTokenizer
 from groundup.tokenizers.streaming import StreamDecoder
 from groundup.tokenizers.tokenizer import SpecialNames
@@ -63,10 +66,46 @@ def test_special_tokens_are_text_unless_allowed(bpe):
     assert bpe.decode([0, *bpe.encode("x"), 0], skip_special=True) == "x"
 
 
+def test_offsets_of_what_is_put_around_a_text():
+    names = SpecialNames(bos="<|b|>", eos="<|e|>")
+    trained = train_byte_bpe(["a b"], 258, ["<|b|>", "<|e|>"], names=names)
+    made = trained.encode_offsets("é", bos=True, eos=True)
+    assert made.ids == trained.encode("é", bos=True, eos=True)
+    assert (made.ids[0], made.ids[-1], made.tokens[0], made.tokens[-1]) == (0, 1, "<|b|>", "<|e|>")
+    assert made.offsets[1:-1] == [(0, 1), (0, 1)]
+
+
 def test_no_merge_makes_a_special_token():
     trained = train_byte_bpe(["stop stop stop stop"], 300, ["stop"])
     assert 0 not in trained.encode("stop stop")
     assert trained.encode("stop", allowed_special=True) == [0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text("stop ", max_size=40) | st.lists(st.sampled_from(["stop", "st", "op", " ", "é"])).map("".join))
+def test_no_merge_of_a_file_makes_a_special_token(from_a_file, text):
+    """A tokenizer.json may call special what its merges make: text is cut as the same file's parts cut it."""
+    ours, parts = from_a_file
+    control = ours.special_tokens["stop"]
+    ids = ours.encode(text)
+    assert control not in ids
+    assert ids == parts.encode(text) == ours.encode_batch([text])[0]
+    assert ours.decode(ids) == text
+    assert ours.encode("stop", allowed_special=True) == [control]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["merged", "looked up whole"])
+def from_a_file(request, tmp_path_factory):
+    spec = train_byte_bpe(["stop stops stopstop stopper"] * 9, 290).to_json()
+    flags = dict.fromkeys(("normalized", "lstrip", "rstrip", "single_word"), False)
+    number = spec["model"]["vocab"]["stop"]
+    spec["added_tokens"].append({"id": number, "content": "stop", "special": True, **flags})
+    spec["model"]["ignore_merges"] = request.param
+    path = tmp_path_factory.mktemp("stop") / "tokenizer.json"
+    path.write_text(json.dumps(spec))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(byte_bpe, "MUCH", 0)  # the compiled form from the first text on
+        yield load_tokenizer(path), read_pipeline(Part(spec, "stop"))
 
 
 def test_ids_outside_are_errors(bpe):

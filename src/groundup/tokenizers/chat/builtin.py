@@ -1,7 +1,7 @@
 """The built-in chat templates: families' prompt forms, each with the control tokens that it needs.
 
-    chat_templates.source("llama-3")                     # Jinja text, as chat_template.jinja holds it
-    chat_templates.missing("llama-3", tokenizer)         # control tokens that the tokenizer lacks
+    builtin.source("llama-3")                            # Jinja text, as chat_template.jinja holds it
+    builtin.missing("llama-3", tokenizer)                # control tokens that the tokenizer lacks
 
 The texts lie in `templates/`; a name that begins with `_` is a part that several share. Every template marks the
 assistant's words and end token with `{% generation %}`.

@@ -152,11 +152,13 @@ def _signs(count: int, *values: Any) -> list[str]:
 
 
 def _written_tokens(tokenizer: Tokenizer, source: str) -> tuple[str, ...]:
-    """Added tokens that are not special but that the template writes, such as Qwen's <tool_call>."""
-    return tuple(
-        token.content for token in tokenizer.added.tokens
-        if not token.special and token.content in source and not token.content.isspace()
-    )  # fmt: skip
+    """Added tokens that are not special but that the template writes, such as Qwen's <tool_call>.
+
+    SentencePiece's user-defined symbols are such tokens too, some models' turn signs among them.
+    """
+    plain = [token.content for token in tokenizer.added.tokens if not token.special]
+    found = dict.fromkeys([*plain, *getattr(tokenizer, "symbols", ())])
+    return tuple(token for token in found if len(token) > 1 and token in source and not token.isspace())
 
 
 def _special_names(tokenizer: Tokenizer) -> dict[str, str]:

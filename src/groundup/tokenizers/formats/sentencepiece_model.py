@@ -1,11 +1,13 @@
 """SentencePiece's `.model` files (a protobuf message), both ways."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import write_atomic
+from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.formats.bounded import head, read_bounded
-from groundup.tokenizers.formats.sentencepiece_proto import ModelFile
+from groundup.tokenizers.formats.sentencepiece_proto import ModelFile, PieceType
 from groundup.tokenizers.sentencepiece.tokenizer import SentencePiece
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 
@@ -18,11 +20,18 @@ def sniff(path: str | Path) -> bool:
     return len(start) > 4 and start[0] == 0x0A and 0x0A in start[2:4]
 
 
-def read(path: str | Path, *, names: SpecialNames | None = None, chat_template: str | None = None) -> SentencePiece:
+def read(
+    path: str | Path,
+    *,
+    added: Iterable[AddedToken] = (),
+    names: SpecialNames | None = None,
+    chat_template: str | None = None,
+) -> SentencePiece:
     """The tokenizer in the file.
 
     Args:
         path: the file.
+        added: tokens that files beside it add, or say to be special; control and unknown pieces stay what they are.
         names: which special tokens are BOS, EOS, ...; the file's own unless given.
         chat_template: kept with the tokenizer.
 
@@ -30,8 +39,11 @@ def read(path: str | Path, *, names: SpecialNames | None = None, chat_template: 
         CheckpointError: too large, damaged, cut off or inconsistent; the message says where.
     """
     file = ModelFile.parse(read_bounded(path, MAX_BYTES), str(path))
+    fixed = {piece.piece for piece in file.pieces if piece.type in (PieceType.CONTROL, PieceType.UNKNOWN)}
     try:
-        return SentencePiece(file, names=names, chat_template=chat_template)
+        return SentencePiece(
+            file, [t for t in added if t.content not in fixed], names=names, chat_template=chat_template
+        )
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 

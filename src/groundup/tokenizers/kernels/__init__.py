@@ -5,7 +5,7 @@
 | `cutting` | UTF-8 bytes to ends of pieces | the regular expressions of `pretokenize` |
 | `encoding` | pieces to ids | `merging.apply_merges` |
 | `counting` | pieces to counts | `collections.Counter` |
-| `learning` | counts to merges | `bpe_trainer.Learner` |
+| `learning` | counts to merges | `training.byte_bpe.Learner` |
 
 They hold no lock of the interpreter, so threads run them side by side. Loading them takes about a second (the first
 time ever, while they are compiled and kept on disk, some ten), so callers use them for much text only: `compiled`.

@@ -1,4 +1,4 @@
-"""Learning merges from counted words: the algorithm of `bpe_trainer.Learner` over arrays.
+"""Learning merges from counted words: the algorithm of `training.byte_bpe.Learner` over arrays.
 
 Words lie one behind the other in `symbols`. A pair has a number for good; `table` finds it. A heap entry is (count,
 pair, list of words); the lists share one array of links. Nothing grows while the kernel runs but the number of pairs,

@@ -41,7 +41,7 @@ def sentencepiece_to_json(tokenizer: "SentencePiece") -> Json:
         model=_unigram(file) if tokenizer.model_type == ModelType.UNIGRAM else _bpe(file),
     )
     if tokenizer.model_type == ModelType.BPE:
-        frame["added_tokens"] += [_symbol(n, p) for n, p in enumerate(file.pieces) if p.type == PieceType.USER_DEFINED]
+        frame["added_tokens"] += [_symbol(n, p) for n, p in enumerate(file.pieces) if p.piece in tokenizer.symbols]
         frame["added_tokens"].sort(key=lambda token: token["id"])
     return frame
 

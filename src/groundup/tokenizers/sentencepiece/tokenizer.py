@@ -5,11 +5,13 @@ cut it. What no piece covers is unknown, or, with byte fallback, becomes its byt
 """
 
 import codecs
+import copy
+import dataclasses
 import hashlib
 import itertools
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,12 @@ ONE_EACH = "groundup.replace_each_byte"
 class SentencePiece(Tokenizer):
     """A tokenizer with the content of a SentencePiece `.model` file.
 
-    Control pieces are special tokens: no text becomes one, unless `allowed_special` asks for it.
+    Control pieces are special tokens: no text becomes one, unless `allowed_special` asks for it. Nor does it become a
+    special one of `added_tokens`, of whatever type its piece is.
 
     Attributes:
         file: the content of the file.
+        symbols: symbols that the user defined: found in text as they stand.
 
     Raises:
         CheckpointError: a damaged normalization map, or a special token that is not in the vocabulary.
@@ -59,6 +63,7 @@ class SentencePiece(Tokenizer):
         ]
         vocab = {piece.piece: number for number, piece in enumerate(file.pieces)}
         known = {token.content for token in control}
+        added_tokens = list(added_tokens)
         super().__init__(
             vocab,
             [*control, *(token for token in added_tokens if token.content not in known)],
@@ -66,8 +71,10 @@ class SentencePiece(Tokenizer):
             chat_template=chat_template,
             post_processor=post_processor,
         )
-        self.normalizer = Normalizer(file.normalizer, symbols_of(file), file.trainer.treat_whitespace_as_suffix)
-        self.model = cutter(file)
+        searched = without(file, {token.content for token in added_tokens if token.special})
+        self.symbols = tuple(symbols_of(searched))
+        self.normalizer = Normalizer(file.normalizer, self.symbols, file.trainer.treat_whitespace_as_suffix)
+        self.model = cutter(searched)
         self.model_type = ModelType(file.trainer.model_type)
         self.unknown = next(number for number, piece in enumerate(file.pieces) if piece.type == PieceType.UNKNOWN)
         self.byte_ids = [vocab[byte_piece(byte)] for byte in range(256)] if file.trainer.byte_fallback else None
@@ -195,7 +202,8 @@ class SentencePiece(Tokenizer):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write tokenizer.model, which says it all, and the usual files; tokenizer.json where it can say it."""
-        from groundup.tokenizers.files import CONFIG, TEMPLATE, TOKENIZER, config_json
+        from groundup.tokenizers.chat.files import write_templates
+        from groundup.tokenizers.files import CONFIG, TOKENIZER, added_json, config_json
         from groundup.tokenizers.formats.sentencepiece_model import write
 
         folder = Path(folder)
@@ -205,11 +213,27 @@ class SentencePiece(Tokenizer):
         else:
             (folder / TOKENIZER).unlink(missing_ok=True)
         config = config_json(self) | {"groundup_kind": self.kind}
+        kinds = {(number, piece.type) for number, piece in enumerate(self.file.pieces)}
+        beyond = [token for token in self.added.tokens if (token.id, PieceType.CONTROL) not in kinds]
+        if beyond:  # what the model file does not say
+            config["added_tokens_decoder"] = {str(item.pop("id")): item for item in map(added_json, beyond)}
         write_atomic(folder / CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
-        if self.chat_template is None:
-            (folder / TEMPLATE).unlink(missing_ok=True)
-        else:
-            write_atomic(folder / TEMPLATE, self.chat_template)
+        write_templates(self, folder)
+
+
+def without(file: ModelFile, control: Collection[str]) -> ModelFile:
+    """The file as it would be if no text became one of some pieces."""
+    types = {PieceType.NORMAL: PieceType.UNUSED, PieceType.USER_DEFINED: PieceType.CONTROL}
+    if not any(piece.piece in control and piece.type in types for piece in file.pieces):
+        return file
+    made = copy.copy(file)
+    made.pieces = [
+        dataclasses.replace(piece, type=int(types[PieceType(piece.type)]))
+        if piece.piece in control and piece.type in types
+        else piece
+        for piece in file.pieces
+    ]
+    return made
 
 
 def names_of(file: ModelFile) -> SpecialNames:

@@ -1,6 +1,6 @@
 """Counting and learning with the loops of `kernels`: the arrays they work on, and room for them as they fill up.
 
-The readable forms are `collections.Counter` and `bpe_trainer.Learner`; both ways learn the same merges.
+The readable forms are `collections.Counter` and `byte_bpe.Learner`; both ways learn the same merges.
 """
 
 import itertools
@@ -111,7 +111,7 @@ def together(counted: Sequence[Pieces]) -> Pieces:
 
 
 class CompiledLearner:
-    """`bpe_trainer.Learner` over arrays: the same merges in the same order.
+    """`byte_bpe.Learner` over arrays: the same merges in the same order.
 
     Args:
         words: the counted pieces.
