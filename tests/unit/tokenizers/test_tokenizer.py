@@ -13,7 +13,7 @@ from groundup.tokenizers.byte_symbols import ALPHABET, to_bytes, to_symbols
 from groundup.tokenizers.characters import train_characters
 from groundup.tokenizers.hub import load_tokenizer
 from groundup.tokenizers.merging import _scan, _with_heap
-from groundup.tokenizers.pipeline.normalizers import normalize
+from groundup.tokenizers.pipeline.normal_forms import normalize
 from groundup.tokenizers.pretokenize import CHUNK, PATTERNS, PreTokenizer
 from groundup.tokenizers.streaming import StreamDecoder
 from groundup.tokenizers.tokenizer import SpecialNames

@@ -17,7 +17,7 @@ from groundup.tokenizers.encoding import Encoding
 from groundup.tokenizers.pipeline.alignment import Aligned
 from groundup.tokenizers.pipeline.decoders import ByteFallback, ByteLevel, Decoder, steps_of
 from groundup.tokenizers.pipeline.normalizers import ByteLevel as ByteSymbols
-from groundup.tokenizers.pipeline.normalizers import Normalizer
+from groundup.tokenizers.pipeline.normalizing import Normalizer
 from groundup.tokenizers.pipeline.pre_tokenizers import PreTokenizer, split, split_aligned
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 
