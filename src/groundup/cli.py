@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "quickstart": ("quickstart:Quickstart", "From text to a trained, measured, saved, talking model in minutes"),
     "train": ("train:Train", "Train a model from a recipe: `groundup train recipes/NAME.yaml`"),
     "tokenizer train": ("tokenizer:TokenizerTrain", "Learn a vocabulary from text"),
+    "tokenizer steps": ("tokenizer_steps:TokenizerSteps", "Byte-pair encoding, merge by merge, for learning"),
     "tokenizer encode": ("tokenizer:TokenizerEncode", "Text to token ids"),
     "tokenizer decode": ("tokenizer:TokenizerDecode", "Token ids to text"),
     "tokenizer inspect": ("tokenizer_look:TokenizerInspect", "What a tokenizer holds; one token's history"),

@@ -20,10 +20,11 @@ from groundup.tokenizers.formats.sentencepiece_proto import (
     TrainerSpec,
 )
 from groundup.tokenizers.hub import load_tokenizer
+from groundup.tokenizers.pipeline.charsmap import read_charsmap
 from groundup.tokenizers.sentencepiece.pieces import PieceRules
 from groundup.tokenizers.sentencepiece.tokenizer import SentencePiece
 from groundup.tokenizers.tokenizer import SpecialNames
-from groundup.tokenizers.training.charsmap_rules import read_charsmap, write_rules
+from groundup.tokenizers.training.charsmap_compiler import write_rules
 from groundup.tokenizers.training.nmt_nfkc import rules
 from groundup.tokenizers.training.sentencepiece import SentencePieceSettings, train_sentencepiece
 from nasty_corpus import nasty_lines

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import dataclasses
 import itertools
 import json
 import random
@@ -20,6 +21,7 @@ from groundup.base.errors import CheckpointError, UsageError
 from groundup.tokenizers.byte_bpe import ByteBPE
 from groundup.tokenizers.formats import openai_gpt2, rwkv_vocabulary, tiktoken_ranks
 from groundup.tokenizers.hub import load_tokenizer
+from groundup.tokenizers.tokenizer import SpecialNames
 from groundup.tokenizers.training.byte_bpe import train_byte_bpe
 from nasty_corpus import nasty_lines
 
@@ -128,8 +130,15 @@ def test_tiktoken_reads_the_pair_that_we_write(gpt2, tmp_path, tiktoken_gpt2):
 # Files of ranks.
 
 
-def synthetic_ranks(count, lines):
-    """As many ranks as a published vocabulary has: bytes, real merges, and tokens joined at random."""
+# From the public vocabularies; see the models' own files.
+KNOWN = {"llama3": {9906: b"Hello", 1917: b" world"}, "qwen": {9707: b"Hello", 1879: b" world"}}
+
+
+def synthetic_ranks(count, lines, fixed=None):
+    """As many ranks as a published vocabulary has: bytes, real merges, and tokens joined at random.
+
+    `fixed` (rank -> token) tokens are put at their ranks in exchange for others.
+    """
     trained = train_byte_bpe(lines, 2500)
     ranks = {trained.token_bytes(number): number for number in range(trained.vocab_size)}
     rng = random.Random(count)
@@ -139,7 +148,12 @@ def synthetic_ranks(count, lines):
         if token not in ranks:
             ranks[token] = len(ranks)
             known.append(token)
-    return ranks
+    tokens = list(ranks)
+    for rank, token in (fixed or {}).items():
+        if token in ranks:
+            tokens[tokens.index(token)] = tokens[rank]
+        tokens[rank] = token
+    return {token: rank for rank, token in enumerate(tokens)}
 
 
 def write_ranks(path, ranks):
@@ -184,8 +198,11 @@ QWEN_SPECIAL = {"<|endoftext|>": 151643, "<|im_start|>": 151644, "<|im_end|>": 1
         ("o200k", 199998, "o200k.tiktoken"),
     ],
 )
-def test_published_vocabularies_are_cut_by_their_pattern(published_patterns, lines, tmp_path, name, count, file):
-    ranks = synthetic_ranks(count, lines[:400])
+def test_published_vocabularies_are_cut_by_their_pattern(
+    published_patterns, lines, tmp_path, monkeypatch, capsys, name, count, file
+):
+    """Made-up ranks in a published number: refused where a digest is published; with theirs in its place, cut alike."""
+    ranks = synthetic_ranks(count, lines[:400], KNOWN.get(name))
     if name == "p50k":  # its <|endoftext|> stands between the ranks
         ranks = {token: rank + (rank >= 50256) for token, rank in ranks.items()}
     theirs = published_patterns.get(name)
@@ -194,7 +211,14 @@ def test_published_vocabularies_are_cut_by_their_pattern(published_patterns, lin
     }.get(name) or (theirs["pat_str"], theirs["special_tokens"])  # fmt: skip
     reference = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
     write_ranks(tmp_path / file, ranks)
+    known = next(known for known in tiktoken_ranks.PUBLISHED if known.name == name)
+    if known.sha256 is not None:
+        with pytest.raises(UsageError, match=f"as many as {name} has, but they are others.*give `pattern`"):
+            load_tokenizer(tmp_path)
+        made_up = dataclasses.replace(known, sha256=tiktoken_ranks.digest(ranks))
+        monkeypatch.setattr(tiktoken_ranks, "PUBLISHED", (made_up,))
     ours = load_tokenizer(tmp_path)  # the folder, recognised by what is in it
+    assert ("chosen by size" in capsys.readouterr().err) == (known.sha256 is None)
     assert special.items() <= ours.special_tokens.items()
     # Qwen's own program normalizes to NFC before it encodes.
     normal = partial(unicodedata.normalize, "NFC") if name == "qwen" else str
@@ -215,6 +239,59 @@ def test_special_tokens_of_llama3_and_glm4():
     assert dict(glm) == GLM4_SPECIAL
     assert QWEN_SPECIAL.items() <= known["qwen"].special.items()
     assert (known["llama3"].names.bos, known["glm4"].names.eos) == ("<|begin_of_text|>", "<|endoftext|>")
+
+
+@pytest.mark.row("TOK-12", reference="tiktoken")
+def test_the_digests_are_those_that_tiktoken_names(monkeypatch):
+    named = {}
+    monkeypatch.setattr(
+        tiktoken_ext.openai_public, "load_tiktoken_bpe",
+        lambda url, expected_hash: named.setdefault(url.rsplit("/", 1)[1].split("_")[0], expected_hash),
+    )  # fmt: skip
+    for name in ("r50k_base", "p50k_base", "cl100k_base", "o200k_base"):
+        getattr(tiktoken_ext.openai_public, name)()
+    ours = {known.name: known.sha256 for known in tiktoken_ranks.PUBLISHED if known.sha256}
+    assert ours == {"gpt2" if name == "r50k" else name: digest for name, digest in named.items()}
+
+
+@pytest.mark.row("TOK-12", reference="published: sha256 of r50k_base.tiktoken")
+def test_a_published_vocabulary_is_recognised_by_its_content(shared, tmp_path, capsys):
+    data = (shared / "tokenizers" / "gpt2.tiktoken").read_bytes()
+    path = tmp_path / "x.tiktoken"
+    path.write_bytes(data.replace(b"\n", b"\r\n"))  # the same content
+    assert load_tokenizer(path).special_tokens == {"<|endoftext|>": 50256}
+    assert capsys.readouterr().err == ""
+    lines = data.splitlines()
+    (first, a), (second, b) = lines[40_000].split(), lines[40_001].split()
+    lines[40_000:40_002] = [second + b" " + a, first + b" " + b]  # one exchange in 50,256
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(UsageError, match=r"50,256 ranks, as many as gpt2 has, but they are others.*give `pattern`"):
+        load_tokenizer(path)
+    assert load_tokenizer(path, pattern="gpt2").special_tokens == {}
+
+
+@pytest.mark.row("TOK-12", reference="own: recognition by size")
+def test_what_is_recognised_by_size_is_checked_and_said(tmp_path, monkeypatch, capsys, lines):
+    ranks = synthetic_ranks(3000, lines[:100], {2000: b"Hello", 1000: b" world"})
+    small = tiktoken_ranks.Published(
+        "small", 3000, LLAMA3, {"<|x|>": 3000}, SpecialNames(eos="<|x|>"), known={b"Hello": 2000, b" world": 1000}
+    )
+    monkeypatch.setattr(tiktoken_ranks, "PUBLISHED", (small,))
+    path = write_ranks(tmp_path / "x.tiktoken", ranks)
+    assert load_tokenizer(path).special_tokens == {"<|x|>": 3000}
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert "the pattern and special tokens chosen by size: 3,000 ranks, as small has" in warning
+    assert tiktoken_ranks.read(path, LLAMA3, special_tokens={}).special_tokens == {}
+    assert capsys.readouterr().err == ""
+
+    def exchanged(first, second):
+        places = {first: second, second: first}
+        return {token: places.get(rank, rank) for token, rank in ranks.items()}
+
+    for first, second in ((0, 1), (2000, 2001), (1000, 1001)):  # a byte, each of the known ranks
+        write_ranks(path, exchanged(first, second))
+        with pytest.raises(UsageError, match="as many as small has, but they are others"):
+            load_tokenizer(path)
 
 
 @pytest.mark.row("TOK-12", reference="tiktoken")

@@ -18,7 +18,7 @@ from groundup.tokenizers import kernels
 from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.byte_symbols import BYTE_TO_SYMBOL, to_bytes, to_symbols
 from groundup.tokenizers.merging import Merges, apply_merges
-from groundup.tokenizers.pipeline.normalizers import normalizer
+from groundup.tokenizers.pipeline.normal_forms import normalizer
 from groundup.tokenizers.pretokenize import RULES, PreTokenizer
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 

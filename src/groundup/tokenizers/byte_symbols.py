@@ -6,6 +6,8 @@ Vocabulary files hold text, and tokens are bytes: printable Latin-1 characters s
 
 _VISIBLE = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
 _HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
+# The bytes in the order of their symbols, in which GPT-2 and later vocabularies of OpenAI's number them.
+BYTE_ORDER: tuple[int, ...] = (*_VISIBLE, *_HIDDEN)
 
 BYTE_TO_SYMBOL: dict[int, str] = {
     **{byte: chr(byte) for byte in _VISIBLE},

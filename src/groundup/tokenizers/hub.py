@@ -188,6 +188,8 @@ def _read_pair(path: Path, pattern: str | None, beside: Beside) -> Tokenizer:
     form = None
     if pattern is None:
         name = str(beside.config.get("tokenizer_class", "GPT2Tokenizer")).removesuffix("Fast")
+        if name == "CLIPTokenizer":
+            return _module("clip").read(pair[0], merges=pair[1], names=beside.names, added=beside.added)
         if name not in _CLASSES or beside.config.get("add_prefix_space"):
             raise UsageError(
                 f"{path}: how a {name} cuts text is not known here: give `pattern`, or save it as tokenizer.json first"

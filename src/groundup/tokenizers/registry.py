@@ -119,6 +119,36 @@ class WordPieceConfig(TokenizerConfig):
         )
 
 
+class BPEConfig(TokenizerConfig):
+    """Byte-pair encoding over characters (Sennrich et al., 2016): words between white space, their ends marked."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocab_size: int = Field(default=4096, ge=2)
+    """Number of ids, special tokens and characters included."""
+    end_of_word: str = Field(default="</w>", min_length=1)
+    """What the last symbol of each word ends with, so that `est` inside a word and `est</w>` differ."""
+    unk: bool = True
+    """Add <|unk|> for characters that were not in the training text; without it they are left out."""
+    min_frequency: int = Field(default=2, ge=0)
+    """Pairs seen less often are not merged."""
+
+    def train(self, texts: Iterable[str], progress: Callable[[int, int], None] | None = None) -> Tokenizer:
+        """Learn merges from the texts."""
+        from groundup.tokenizers.training.bpe import train_bpe
+
+        return train_bpe(
+            texts,
+            self.vocab_size,
+            self.special_tokens,
+            end_of_word=self.end_of_word,
+            unk=self.unk,
+            min_frequency=self.min_frequency,
+            names=self.names(),
+            chat_template=self.template(),
+            progress=progress,
+        )
+
+
 class ByteBPEConfig(TokenizerConfig):
     """Byte-level byte-pair encoding (GPT-2 and most later models)."""
 

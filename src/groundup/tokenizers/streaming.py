@@ -54,6 +54,7 @@ class _Window:
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
+        self._in_runs: frozenset[int] = getattr(tokenizer, "ids_in_runs", frozenset())
         self._start()
 
     def _start(self) -> None:
@@ -63,6 +64,8 @@ class _Window:
 
     def push(self, id: int) -> str:
         self._waiting.append(id)
+        if id in self._in_runs and len(self._waiting) < HELD_BACK:
+            return ""  # what a run of bytes stands for is certain when it has ended
         together = self._tokenizer.decode([*self._shown, *self._waiting])
         before = self._tokenizer.decode([*self._shown, *self._waiting[:-1]]) if len(self._waiting) > 1 else self._text
         # Certain is what the text has in common with and without the new id.

@@ -15,11 +15,12 @@ from groundup.tokenizers.extension import add_tokens
 from groundup.tokenizers.formats import protobuf, sentencepiece_model
 from groundup.tokenizers.formats.sentencepiece_proto import ModelFile, NormalizerSpec, Piece, PieceType, TrainerSpec
 from groundup.tokenizers.hub import load_tokenizer
+from groundup.tokenizers.pipeline.charsmap import CharsMap
 from groundup.tokenizers.registry import SentencePieceConfig
 from groundup.tokenizers.sentencepiece.pieces import PieceRules, covered, split_words
 from groundup.tokenizers.sentencepiece.text import Normalizer
 from groundup.tokenizers.sentencepiece.tokenizer import SentencePiece, utf8
-from groundup.tokenizers.training.charsmap_rules import CharsMap, write_rules
+from groundup.tokenizers.training.charsmap_compiler import write_rules
 from groundup.tokenizers.training.nmt_nfkc import compiled_rules
 from groundup.tokenizers.training.score_bpe import _Learner, learn_score_bpe
 from groundup.tokenizers.training.sentencepiece import SentencePieceSettings, train_sentencepiece

@@ -14,7 +14,7 @@ from groundup.tokenizers.byte_symbols import ALPHABET, to_bytes, to_symbols
 from groundup.tokenizers.characters import train_characters
 from groundup.tokenizers.hub import load_tokenizer
 from groundup.tokenizers.merging import _scan, _with_heap
-from groundup.tokenizers.pipeline.normalizers import normalize
+from groundup.tokenizers.pipeline.normal_forms import normalize
 from groundup.tokenizers.pipeline.parts import Part
 from groundup.tokenizers.pipeline.reading import read_pipeline
 from groundup.tokenizers.pretokenize import CHUNK, PATTERNS, PreTokenizer

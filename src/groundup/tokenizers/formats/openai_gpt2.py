@@ -68,16 +68,7 @@ def read(
     Raises:
         CheckpointError: a file is missing or damaged; the message names it.
     """
-    path = Path(path)
-    if merges is None:
-        pair = find_pair(path)
-        if pair is None:
-            raise CheckpointError(f"{path}: " + " or ".join(f"{a} and {b}" for a, b in PAIRS) + " are expected")
-        path, merges = pair
-    ids = read_json(path)
-    if not isinstance(ids, dict):
-        raise CheckpointError(f"{path} must hold an object from token to id, found {type(ids).__name__}")
-    pairs = read_merges(merges)
+    ids, pairs = read_pair(path, merges)
     if names is None:
         end = END_OF_TEXT if END_OF_TEXT in ids else None
         names = SpecialNames(bos=end, eos=end)
@@ -88,6 +79,24 @@ def read(
         )  # fmt: skip
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
+
+
+def read_pair(path: str | Path, merges: str | Path | None = None) -> tuple[dict[str, int], list[Merge]]:
+    """What both files hold; where `merges` is not given, it lies beside the vocabulary.
+
+    Raises:
+        CheckpointError: a file is missing or damaged; the message names it.
+    """
+    path = Path(path)
+    if merges is None:
+        pair = find_pair(path)
+        if pair is None:
+            raise CheckpointError(f"{path}: " + " or ".join(f"{a} and {b}" for a, b in PAIRS) + " are expected")
+        path, merges = pair
+    ids = read_json(path)
+    if not isinstance(ids, dict):
+        raise CheckpointError(f"{path} must hold an object from token to id, found {type(ids).__name__}")
+    return ids, read_merges(merges)
 
 
 def _special(ids: Mapping[str, int], names: SpecialNames, added: Mapping[str, int]) -> list[AddedToken]:

@@ -3,23 +3,26 @@ r"""tiktoken's files: a line for each token, its bytes in base64 and its rank, w
 The rank is also the order of merging: of all neighbours whose bytes joined are a token, the pair with the smallest rank
 is merged first. A file says nothing of merges: here every way to cut a token into two tokens is one.
 
-A file carries no regular expression and no special tokens. Published vocabularies are recognised by their number of
-ranks; the patterns and special tokens are facts about them (tiktoken's own list; Meta's Llama 3; Zhipu's GLM-4;
-Alibaba's Qwen). For other files the caller must know the pattern.
+A file carries no regular expression and no special tokens. Those of published vocabularies are facts about them
+(tiktoken's own list; Meta's Llama 3; Zhipu's GLM-4; Alibaba's Qwen). OpenAI's files are recognised by the digest that
+tiktoken names. For the others no digest is published: they are told by their number of ranks, the order of the single
+bytes and a few known ranks, and a warning says so. For other files the caller must know the pattern.
 """
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from groundup.base.console import warn
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import write_atomic
 from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.byte_bpe import ByteBPE, Merge
-from groundup.tokenizers.byte_symbols import to_bytes, to_symbols
+from groundup.tokenizers.byte_symbols import BYTE_ORDER, to_bytes, to_symbols
 from groundup.tokenizers.formats.bounded import head, read_bounded
 from groundup.tokenizers.merging import Merges, apply_merges
 from groundup.tokenizers.pretokenize import PATTERNS
@@ -45,7 +48,18 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of a published vocabulary besides its ranks."""
+    """What is known of a published vocabulary besides its ranks.
+
+    Attributes:
+        name: what its pattern is called here.
+        ranks: how many there are.
+        pattern: how text is cut.
+        special: spelling -> id.
+        names: the parts that special tokens play.
+        normal_form: Unicode normal form applied before all else.
+        sha256: of the file, where it is published; otherwise size and `known` tell.
+        known: some of the ranks.
+    """
 
     name: str
     ranks: int
@@ -53,6 +67,15 @@ class Published:
     special: Mapping[str, int]
     names: SpecialNames = field(default_factory=lambda: SpecialNames(eos=END_OF_TEXT))
     normal_form: str | None = None
+    sha256: str | None = None
+    known: Mapping[bytes, int] = field(default_factory=dict)
+
+    def fits(self, ranks: Mapping[bytes, int]) -> bool:
+        """Whether these are its ranks; without a published digest, as far as can be told."""
+        if self.sha256 is not None:
+            return digest(ranks) == self.sha256
+        bytes_first = all(ranks.get(bytes([byte])) == rank for rank, byte in enumerate(BYTE_ORDER))
+        return bytes_first and self.known.items() <= ranks.items()
 
 
 def _from(start: int, tokens: Iterable[str]) -> dict[str, int]:
@@ -78,18 +101,30 @@ _CL100K = {
 }  # fmt: skip
 
 PUBLISHED = (
-    Published("gpt2", 50256, PATTERNS["gpt2"], {END_OF_TEXT: 50256}, SpecialNames(bos=END_OF_TEXT, eos=END_OF_TEXT)),
-    Published("p50k", 50280, PATTERNS["gpt2"], {END_OF_TEXT: 50256}),
-    Published("cl100k", 100256, CL100K, _CL100K),
-    Published("o200k", 199998, O200K, {END_OF_TEXT: 199999, "<|endofprompt|>": 200018}),
+    Published(
+        "gpt2", 50256, PATTERNS["gpt2"], {END_OF_TEXT: 50256}, SpecialNames(bos=END_OF_TEXT, eos=END_OF_TEXT),
+        sha256="306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
+    ),
+    Published(
+        "p50k", 50280, PATTERNS["gpt2"], {END_OF_TEXT: 50256},
+        sha256="94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069",
+    ),
+    Published(
+        "cl100k", 100256, CL100K, _CL100K,
+        sha256="223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    ),
+    Published(
+        "o200k", 199998, O200K, {END_OF_TEXT: 199999, "<|endofprompt|>": 200018},
+        sha256="446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+    ),
     Published(
         "llama3", 128000, PATTERNS["llama3"], _from(128000, _llama3()),
-        SpecialNames(bos="<|begin_of_text|>", eos="<|end_of_text|>"),
+        SpecialNames(bos="<|begin_of_text|>", eos="<|end_of_text|>"), known={b"Hello": 9906, b" world": 1917},
     ),
     Published(
         "glm4", 151329, PATTERNS["llama3"], _from(151329, _GLM4), SpecialNames(eos=END_OF_TEXT, pad=END_OF_TEXT)
     ),
-    Published("qwen", 151643, QWEN, _from(151643, _QWEN), normal_form="NFC"),
+    Published("qwen", 151643, QWEN, _from(151643, _QWEN), normal_form="NFC", known={b"Hello": 9707, b" world": 1879}),
 )  # fmt: skip
 
 _LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]+\r?(\n|$)")
@@ -126,9 +161,14 @@ def read(
     known = _published(ranks)
     if known is None and pattern is None:
         raise UsageError(
-            f"{path} holds {len(ranks):,} ranks, which is no published vocabulary that is known here, and such a file "
-            f"does not say how text is cut: give `pattern` ({', '.join(_patterns())}, or a regular expression)"
+            f"{path} holds {len(ranks):,} ranks, {_unlike(ranks)}, and such a file does not say how text is cut: "
+            f"give `pattern` ({', '.join(_patterns())}, or a regular expression)"
         )
+    if known and known.sha256 is None and (pattern is None or special_tokens is None):
+        what = " and ".join(
+            name for name, given in (("the pattern", pattern), ("special tokens", special_tokens)) if given is None
+        )
+        warn(f"{path}: {what} chosen by size: {len(ranks):,} ranks, as {known.name} has; give them if it is another")
     cut = known.pattern if known and pattern is None else _patterns().get(str(pattern), str(pattern))
     if special_tokens is None:
         special_tokens = known.special if known else {}
@@ -147,9 +187,28 @@ def read(
 
 def _published(ranks: Mapping[bytes, int]) -> Published | None:
     for known in PUBLISHED:
-        if known.ranks == len(ranks) and not set(known.special.values()) & set(ranks.values()):
+        free = not set(known.special.values()) & set(ranks.values())
+        if known.ranks == len(ranks) and free and known.fits(ranks):
             return known
     return None
+
+
+def _unlike(ranks: Mapping[bytes, int]) -> str:
+    """Why no published vocabulary is it."""
+    for known in PUBLISHED:
+        if known.ranks == len(ranks):
+            return f"as many as {known.name} has, but they are others"
+    return "which is no published vocabulary that is known here"
+
+
+def digest(ranks: Mapping[bytes, int]) -> str:
+    """SHA-256 (hexadecimal) of the file that `write` makes of ranks, which is how the published files are written."""
+    return hashlib.sha256(_lines(ranks)).hexdigest()
+
+
+def _lines(ranks: Mapping[bytes, int]) -> bytes:
+    in_order = sorted(ranks.items(), key=lambda item: item[1])
+    return b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in in_order)
 
 
 def _patterns() -> dict[str, str]:
@@ -292,5 +351,4 @@ def write(tokenizer: ByteBPE, path: str | Path) -> None:
     Raises:
         CheckpointError: ranks cannot express the tokenizer's merges.
     """
-    ranks = sorted(ranks_of(tokenizer).items(), key=lambda item: item[1])
-    write_atomic(path, b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in ranks))
+    write_atomic(path, _lines(ranks_of(tokenizer)))

@@ -94,7 +94,7 @@ def _between(text: str, joint: str) -> str:
     return joint + "".join(character + joint for character in text)
 
 
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")
+BYTE = re.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class ByteFallback(Decoder):
 
     def chain(self, tokens: list[str]) -> list[str]:
         out: list[str] = []
-        for is_byte, group in itertools.groupby(tokens, key=lambda token: _BYTE.fullmatch(token) is not None):
+        for is_byte, group in itertools.groupby(tokens, key=lambda token: BYTE.fullmatch(token) is not None):
             run = list(group)
             out.extend(_text_of([int(token[3:5], 16) for token in run]) if is_byte else run)
         return out

@@ -15,9 +15,9 @@ from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.byte_symbols import to_bytes
 from groundup.tokenizers.encoding import Encoding
 from groundup.tokenizers.pipeline.alignment import Aligned
-from groundup.tokenizers.pipeline.decoders import ByteFallback, ByteLevel, Decoder, steps_of
+from groundup.tokenizers.pipeline.decoders import BYTE, ByteFallback, ByteLevel, Decoder, steps_of
 from groundup.tokenizers.pipeline.normalizers import ByteLevel as ByteSymbols
-from groundup.tokenizers.pipeline.normalizers import Normalizer
+from groundup.tokenizers.pipeline.normalizing import Normalizer
 from groundup.tokenizers.pipeline.pre_tokenizers import PreTokenizer, split, split_aligned
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 
@@ -169,6 +169,13 @@ class Pipeline(Tokenizer):
         if self.decoder is None:
             return " ".join(tokens)
         return "".join(self.decoder.chain(tokens)) if tokens else ""
+
+    @cached_property
+    def ids_in_runs(self) -> frozenset[int]:
+        """Ids of bytes, where one wrong byte makes a whole run of them U+FFFD."""
+        if not any(isinstance(step, ByteFallback) for step in steps_of(self.decoder)):
+            return frozenset()
+        return frozenset(number for token, number in self.vocab.items() if BYTE.fullmatch(token))
 
     def _bytes_of(self, token: str) -> bytes:
         """What a token adds to a text after another token."""

@@ -14,7 +14,8 @@ from groundup.tokenizers.characters import Characters
 from groundup.tokenizers.files import ANY_CHARACTER, WHOLE_TEXT, words_splits
 from groundup.tokenizers.pipeline.cutting import Cut
 from groundup.tokenizers.pipeline.decoders import read_decoder
-from groundup.tokenizers.pipeline.normalizers import FORMS, read_normalizer
+from groundup.tokenizers.pipeline.normal_forms import FORMS
+from groundup.tokenizers.pipeline.normalizers import read_normalizer
 from groundup.tokenizers.pipeline.oniguruma import translate
 from groundup.tokenizers.pipeline.parts import MAX_ID, Json, Part
 from groundup.tokenizers.pipeline.pipeline import Model, Pipeline

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from groundup.tokenizers.formats.sentencepiece_proto import NormalizerSpec
-from groundup.tokenizers.training.charsmap_rules import read_charsmap
+from groundup.tokenizers.pipeline.charsmap import read_charsmap
 
 SPACE = "\u2581"  # LOWER ONE EIGHTH BLOCK: how a space looks inside pieces
 _SPACES = re.compile(" {2,}")

@@ -18,7 +18,7 @@ from groundup.base.errors import DataError, UsageError
 from groundup.tokenizers import kernels
 from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.byte_bpe import ByteBPE, Merge
-from groundup.tokenizers.byte_symbols import ALPHABET, BYTE_TO_SYMBOL
+from groundup.tokenizers.byte_symbols import ALPHABET, to_symbols
 from groundup.tokenizers.pretokenize import PreTokenizer
 from groundup.tokenizers.tokenizer import MAX_ID, SpecialNames
 from groundup.tokenizers.training.counting import count_pieces
@@ -133,16 +133,34 @@ def _learn_compiled(
     return learner.result()
 
 
+def bytes_of(word: str) -> str:
+    """A word as the symbols of its bytes."""
+    return to_symbols(word.encode("utf-8"))
+
+
 class Learner:
     """Words as lists of ids, counts of adjacent pairs, and a heap of pairs.
 
     A heap entry is (-count, pair, words that hold the pair since the entry was made). Counts only fall between entries
     of a pair, so an entry whose count is out of date goes back with the right one.
+
+    Args:
+        words: word -> how often it occurs.
+        vocab: token -> id, in the order of ids from 0; what is learnt is put in.
+        min_frequency: rarer pairs are not merged.
+        forbidden: tokens of `vocab` that no merge makes.
+        symbols: what a word begins as, in tokens of `vocab`: its bytes, or something else (`training.bpe`).
     """
 
-    def __init__(self, words: Counter[str], vocab: dict[str, int], min_frequency: int, forbidden: frozenset[str]):
-        ids = [vocab[BYTE_TO_SYMBOL[byte]] for byte in range(256)]
-        self.words = [[ids[byte] for byte in word.encode("utf-8")] for word in words]
+    def __init__(
+        self,
+        words: Counter[str],
+        vocab: dict[str, int],
+        min_frequency: int,
+        forbidden: frozenset[str],
+        symbols: Callable[[str], Iterable[str]] = bytes_of,
+    ):
+        self.words = [[vocab[symbol] for symbol in symbols(word)] for word in words]
         self.counts = list(words.values())
         self.vocab, self.spelling = vocab, list(vocab)
         self.least, self.forbidden = max(1, min_frequency), forbidden

@@ -30,7 +30,7 @@ from groundup.base.console import warn
 from groundup.base.errors import GroundupError
 from groundup.base.threads import default_threads
 from groundup.tokenizers import kernels
-from groundup.tokenizers.pipeline.normalizers import normalizer
+from groundup.tokenizers.pipeline.normal_forms import normalizer
 from groundup.tokenizers.pretokenize import RULES, PreTokenizer, chunks
 from groundup.tokenizers.tokenizer import without_surrogates
 

@@ -23,8 +23,8 @@ FULLWIDTH_TILDE = "\uff5e"  # differs from the narrow one in Japanese, so it sta
 
 @functools.lru_cache(maxsize=8)
 def compiled_rules(name: RuleName) -> bytes:
-    """The compiled map (see `charsmap_rules`) of the rules with this name; no bytes for identity."""
-    from groundup.tokenizers.training.charsmap_rules import write_rules
+    """The compiled map (see `charsmap_compiler`) of the rules with this name; no bytes for identity."""
+    from groundup.tokenizers.training.charsmap_compiler import write_rules
 
     return write_rules(rules(name))
 
