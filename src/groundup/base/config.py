@@ -120,8 +120,9 @@ def explain(error: ValidationError, cls: type[BaseModel], where: str) -> str:
 def _explain_item(item: ErrorDetails, cls: type[BaseModel]) -> str:
     name = ".".join(str(part) for part in item["loc"]) or "settings"
     if item["type"] == "extra_forbidden":
-        leaf = str(item["loc"][-1])
-        return f"`{name}` is not a setting.{did_you_mean(leaf, known_names(cls))}"
+        leaf, known = str(item["loc"][-1]), known_names(cls)
+        hint = " Another kind or section has it." if leaf in known else did_you_mean(leaf, known)
+        return f"`{name}` is not a setting.{hint}"
     if item["type"] == "missing":
         return f"`{name}` is required"
     if item["type"] == "union_tag_invalid":

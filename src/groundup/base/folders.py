@@ -30,11 +30,17 @@ MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja",
 MAX_CONFIG_BYTES = 4 * 1024**2
 
 
-def find_folder(path_or_name: str | Path, files: Iterable[str] = MODEL_FILES) -> Path:
+def find_folder(
+    path_or_name: str | Path,
+    files: Iterable[str] = MODEL_FILES,
+    wanted: str = "model folder",
+    holds: str = "config.json and model.safetensors",
+) -> Path:
     """The folder for a path, a built-in name ("tiny") or a hub name ("org/name", "org/name@revision").
 
     Local paths come first, then built-in names. Only what cannot be a local path is looked up on the hub: where the
-    folder `org` exists here, write `hf://org/name`. `files` are the patterns of what is downloaded.
+    folder `org` exists here, write `hf://org/name`. `files` are the patterns of what is downloaded; `wanted`
+    and what it `holds` are for the message.
 
     Raises:
         CheckpointError: there is no such folder; the message says what was tried.
@@ -51,14 +57,14 @@ def find_folder(path_or_name: str | Path, files: Iterable[str] = MODEL_FILES) ->
             return builtin[name]
         if name.startswith(HUB_PREFIX) or (is_hub_name(name) and not path.parent.is_dir()):
             return download(name.removeprefix(HUB_PREFIX), list(files))
-    raise CheckpointError(_not_found(name))
+    raise CheckpointError(_not_found(name, wanted, holds))
 
 
-def _not_found(name: str) -> str:
+def _not_found(name: str, wanted: str, holds: str) -> str:
     builtin = builtin_folders()
     known = f" Built in: {', '.join(builtin)}." if builtin else ""
     hint = f" For the hub write {HUB_PREFIX}{name}." if is_hub_name(name) else ""
-    what = f"no model folder at {name}: give a folder that holds config.json and model.safetensors."
+    what = f"no {wanted} at {name}: give a folder that holds {holds}."
     return f"{what}{did_you_mean(name, builtin)}{known}{hint}"
 
 

@@ -1,10 +1,10 @@
 """From flags and YAML to a command's Config."""
 
 import argparse
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
 from groundup.base.config import explain, read_yaml
@@ -63,12 +63,24 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def members(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The settings of each kind, of a section that is one of several; else none."""
+    found = {}
+    for member in get_args(annotation):
+        kind = getattr(member, "model_fields", {}).get("kind")
+        if kind is not None:
+            found[str(kind.default)] = member
+    return found
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are ours: with the nearest known flag."""
 
-    def __init__(self, *args: Any, text_lists: Iterable[str] = (), **kwargs: Any):
+    def __init__(self, *args: Any, command: type[Command] = Command, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.text_lists = frozenset(text_lists)
+        self.command = command
+        fields = command.model_fields.items()
+        self.text_lists = frozenset(name for name, field in fields if "list[str]" in str(field.annotation))
         self.texts: dict[str, list[str]] = {}
 
     def error(self, message: str) -> Any:
@@ -78,14 +90,59 @@ class _Parser(argparse.ArgumentParser):
         for action in self._actions:  # a positional may stand in the YAML file: pydantic says when it is missing
             if not action.option_strings and action.nargs is None:
                 action.nargs = "?"
+        self._tell_kinds()
         known, unknown = self.parse_known_args(args, namespace)
+        unknown = self._place(known, unknown)
         if unknown:
-            self.error(self._misplaced(unknown[0].partition("=")[0]))
+            wrong = next((word for word in unknown if word.startswith("-")), unknown[0])
+            self.error(self._misplaced(wrong.partition("=")[0]))
         for name in self.text_lists:  # kept from pydantic-settings, which would cut a text at its commas
             if getattr(known, name, None):
                 self.texts[name] = getattr(known, name)
                 setattr(known, name, None)
         return known
+
+    def _place(self, known: Any, words: list[str]) -> list[str]:
+        """Give words that stand behind options to the places that are still free; the words that none takes.
+
+        argparse fills all places with the first words: of `encode tok --bos text` it would not take the text.
+        """
+        if "--" in words:  # what follows is no option, whatever it looks like
+            end = words.index("--")
+            plain, options = words[:end] + words[end + 1 :], words[:end]
+        else:
+            plain = options = words
+        if any(word.startswith("-") and len(word) > 1 for word in options):
+            return words
+        for action in self._actions:
+            if action.option_strings or not plain:
+                continue
+            if action.nargs in ("*", "+"):
+                before = getattr(known, action.dest, None)
+                setattr(known, action.dest, [*(before if before is not action.default and before else ()), *plain])
+                return []
+            if getattr(known, action.dest, None) in (None, action.default):
+                setattr(known, action.dest, plain.pop(0))
+        return plain
+
+    def _tell_kinds(self) -> None:
+        """Say in the help what belongs to some kinds only, and the defaults of the kind that is there unless said.
+
+        pydantic-settings knows one text and one default for an option that several kinds have: those of the last.
+        """
+        for action in self._actions:
+            section, _, name = action.dest.partition(".")
+            field = self.command.model_fields.get(section)
+            kinds = members(field.annotation) if field is not None and name and "." not in name else {}
+            if not kinds or field is None or not action.help:
+                continue
+            own = type(field.default)
+            of = {kind: cls for kind, cls in kinds.items() if name in cls.model_fields}
+            chosen = own if name in own.model_fields else next(iter(of.values()), own)
+            said = (chosen.model_fields[name].description or "Which one.") if of else action.help
+            only = f" [{', '.join(of)}]" if len(of) < len(kinds) else ""
+            default = chosen.model_fields[name].default if of else None
+            action.help = f"{said}{only} (default: {default})".replace("%", "%%")
 
     def _misplaced(self, word: str) -> str:
         """What is wrong with a word that no option takes."""
@@ -114,7 +171,7 @@ def read_flags(cls: type[Command], verb: str, words: list[str]) -> dict[str, Any
         prog=prog,
         description=cls.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        text_lists=[name for name, field in cls.model_fields.items() if "list[str]" in str(field.annotation)],
+        command=cls,
     )
     words = [flag_spelling(word) for word in words]
     source = CliSettingsSource(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_settings import CliPositionalArg
 
 from groundup.base.console import progress, say, warn
-from groundup.base.errors import DataError, UsageError
+from groundup.base.errors import DataError, GroundupError, UsageError
 from groundup.commands.command import Command
 from groundup.data.config import SourceConfig
 from groundup.tokenizers.registry import AnyTokenizer, ByteBPEConfig
@@ -26,12 +26,13 @@ class TokenizerTrain(Command, SourceConfig):
     sources: CliPositionalArg[list[str]]
     """Files, folders, or built-in corpora (stories, pydocs, pystdlib), read as for training."""
     out_dir: Path = Path("tokenizer")
-    """The folder to write."""
+    """The folder to write; it must not be there, or be empty."""
     tokenizer: AnyTokenizer = ByteBPEConfig()  # pyright: ignore[reportInvalidTypeForm]
     """What to train: its kind (byte_bpe, characters, words, wordpiece, ...) and settings."""
 
     def run(self) -> dict[str, Any]:
         """Train, write, and say what came out."""
+        refuse_full(self.out_dir)
         started = time.perf_counter()
         trained, documents, size = self._train()
         seconds = time.perf_counter() - started
@@ -59,16 +60,17 @@ class TokenizerTrain(Command, SourceConfig):
             for document in progress(self._documents(), label="reading", unit="document"):
                 sizes.append(len(document.text.encode()))
                 yield document.text
+            if not sum(sizes):
+                where = ", ".join(self.sources)
+                raise DataError(f"{where}: no text to learn from; `groundup data inspect` shows what a source holds")
 
-        with progress(total=None, label="merges", unit="token") as bar:
+        with progress(total=None, label="learning", unit="token") as bar:
 
             def advance(done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
             trained = self.tokenizer.train(texts(), progress=advance)
-        if not sum(sizes):
-            raise DataError(f"{', '.join(self.sources)}: no text to learn from")
         return trained, len(sizes), sum(sizes)
 
     def _documents(self) -> "Iterator[Document]":
@@ -146,6 +148,16 @@ class TokenizerDecode(WithText):
         text = tokenizer.decode([int(word) for word in words], skip_special=self.skip_special)
         say(text)
         return {"text": text}
+
+
+def refuse_full(folder: Path) -> None:
+    """A folder to write must not be there, or be empty: what is in it may belong to a model.
+
+    Raises:
+        GroundupError: it holds something, or is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise GroundupError(f"{folder} exists already: choose another folder (--out-dir), or remove it first")
 
 
 def load(path: str, pattern: str | None = None) -> Tokenizer:

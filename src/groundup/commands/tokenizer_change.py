@@ -7,9 +7,9 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from groundup.base.console import say, warn
-from groundup.base.errors import GroundupError, UsageError
+from groundup.base.errors import UsageError
 from groundup.commands.command import Command
-from groundup.commands.tokenizer import load
+from groundup.commands.tokenizer import load, refuse_full
 
 if TYPE_CHECKING:
     from groundup.tokenizers.tokenizer import Tokenizer
@@ -64,8 +64,7 @@ class TokenizerExtend(Command):
         """Extend, write, and say what is new."""
         if not (self.special or self.plain or self.merge):
             raise UsageError("nothing to add: give --special, --plain or --merge")
-        if self.out_dir.exists() and (not self.out_dir.is_dir() or any(self.out_dir.iterdir())):
-            raise GroundupError(f"{self.out_dir} exists already: choose another folder, or remove it first")
+        refuse_full(self.out_dir)
         tokenizer = load(self.path, self.pattern)
         extended = self._extend(tokenizer)
         rows = None if self.model is None else self._write_model(self.model, tokenizer, extended)

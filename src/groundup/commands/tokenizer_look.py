@@ -224,6 +224,7 @@ def describe(tokenizer: Tokenizer) -> dict[str, Any]:
     added = sum(not token.special for token in tokenizer.added.tokens)
     return {
         "kind": tokenizer.kind,
+        "model": type(model).__name__ if model is not None else type(tokenizer).__name__,
         "vocabulary": tokenizer.vocab_size,
         "tokens": len(tokenizer.vocab),
         "merges": len(merges),

@@ -102,7 +102,7 @@ def load_tokenizer(path_or_name: str | Path, pattern: str | None = None) -> Toke
         if kind is None:
             raise CheckpointError(f"{path} is no tokenizer that is known here. Looked for: {_looked_for()}")
         return with_templates(kind.read(path, pattern, Beside(path.parent)), path.parent)
-    folder = find_folder(path_or_name, FILES)
+    folder = find_folder(path_or_name, FILES, "tokenizer", "tokenizer.json or tokenizer.model, or such a file")
     kind, path = _find(folder)
     return with_templates(kind.read(path, pattern, Beside(folder)), folder)
 

@@ -63,7 +63,7 @@ def test_inspect_and_compare(folder, capsys, tmp_path):
     ("words", "message"),
     [
         (("train", "nowhere.txt"), "no file or folder"),
-        (("encode", "nowhere", "x"), "no model folder"),
+        (("encode", "nowhere", "x"), "no tokenizer at nowhere"),
         (("decode", "FOLDER", "1", "two"), "'two' is not a token id"),
         (("decode", "FOLDER", "999999"), "not in the vocabulary"),
         (("encode", "FOLDER", "x", "--file", "y"), "not both"),
@@ -94,7 +94,7 @@ def test_training_reads_what_training_a_model_reads(tmp_path, capsys):
     words = ("train", tmp_path / "a.jsonl.gz", "--tokenizer.vocab-size", "270", "--out-dir", tmp_path / "t", "--json")
     found = json.loads(answer(capsys, *words, "--column", "body")[1])
     assert (found["documents"], found["bytes"]) == (50, 50 * 8 + 10 + 2 * 40)
-    assert answer(capsys, *words)[0] == 3
+    assert answer(capsys, *words, "--out-dir", tmp_path / "none")[0] == 3
     small = ("--limit", "20", "--tokenizer.vocab-size", "300")
     corpus = ("train", "stories", *small, "--out-dir", tmp_path / "s", "--json")
     assert json.loads(answer(capsys, *corpus)[1])["documents"] == 20
@@ -103,3 +103,60 @@ def test_training_reads_what_training_a_model_reads(tmp_path, capsys):
     assert code == 3
     assert "no text to learn from" in err
     assert not (tmp_path / "e").exists()
+
+
+def test_a_folder_that_holds_something_is_not_written_to(folder, capsys, tmp_path):
+    """Another tokenizer, or a file: nothing is read or learnt, and what is there stays."""
+    text, before = tmp_path / "texts" / "a.txt", {path: path.read_bytes() for path in folder.iterdir()}
+    for place in (folder, text):
+        code, _, err = answer(capsys, "train", text, "--out-dir", place)
+        assert code == 1
+        assert f"{place} exists already: choose another folder" in err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    (tmp_path / "new").mkdir()
+    words = ("train", text, "--out-dir", tmp_path / "new", "--tokenizer.kind", "words")
+    assert answer(capsys, *words)[0] == 0
+
+
+def test_nothing_to_learn_from_names_the_sources(capsys, tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(" \n")
+    code, _, err = answer(capsys, "train", tmp_path / "a.txt", tmp_path / "b.txt", "--out-dir", tmp_path / "t")
+    assert code == 3
+    assert f"{tmp_path / 'a.txt'}, {tmp_path / 'b.txt'}: no text to learn from" in err
+
+
+def test_words_may_stand_behind_options(folder, capsys):
+    bare = answer(capsys, "encode", folder, "the", "cat")[1]
+    with_bos = answer(capsys, "encode", folder, "--bos", "the", "cat")[1]
+    assert with_bos == f"0 {bare}"
+    assert answer(capsys, "encode", folder, "the", "--bos", "cat")[1] == with_bos
+    dashes = answer(capsys, "encode", folder, "--bos", "--", "--eos", "-x")[1]
+    assert answer(capsys, "decode", folder, "--skip-special", *dashes.split())[1] == "--eos -x\n"
+    compared = json.loads(answer(capsys, "compare", folder, "--text", "the", "tiny", "--json")[1])
+    assert [row["tokenizer"] for row in compared["results"]] == [str(folder), "tiny"]
+
+
+def test_words_too_many_and_wrong_options_behind_options(folder, capsys):
+    assert (
+        "`--boss` is not an option. Did you mean `--bos`?"
+        in answer(capsys, "encode", folder, "--bos", "x", "--boss")[2]
+    )
+    assert "`b` is not expected here" in answer(capsys, "chat", folder, "--tokens", "a", "b")[2]
+
+
+def test_the_help_tells_defaults_and_kinds(capsys):
+    """pydantic-settings says of an option that several kinds have what the last of them says."""
+    with pytest.raises(SystemExit):
+        main(["tokenizer", "train", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Which one. (default: byte_bpe)" in out
+    assert "[wordpiece, byte_bpe, sentencepiece] (default: 4096)" in out
+    assert "uncased BERT does. [wordpiece] (default: True)" in out
+
+
+def test_a_setting_of_another_kind_is_said_to_be_that(capsys, tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    words = ("train", tmp_path / "a.txt", "--tokenizer.kind", "words", "--tokenizer.pattern", "gpt4")
+    err = answer(capsys, *words)[2]
+    assert "`tokenizer.words.pattern` is not a setting. Another kind or section has it." in err

@@ -261,7 +261,7 @@ def test_missing_files_are_named(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"(?i)found:? weights\.bin"):
         load_tokenizer(tmp_path)
-    with pytest.raises(CheckpointError, match="no model folder"):
+    with pytest.raises(CheckpointError, match="no tokenizer at"):
         load_tokenizer(tmp_path / "nowhere")
 
 
