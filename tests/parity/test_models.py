@@ -8,7 +8,8 @@ import torch.nn.functional as F
 import transformers as tf
 from torch.testing import assert_close
 
-from groundup.models.catalogue import config_of_size, model_class, sizes
+from groundup.estimates.params import count_parameters
+from groundup.models.catalogue import config_from_hf, config_of_size, model_class, sizes
 from groundup.models.hub import load_model
 
 LLAMA = dict(
@@ -19,6 +20,7 @@ LLAMA = dict(
     num_attention_heads=4,
     max_position_embeddings=64,
 )
+GROUPED = LLAMA | dict(num_key_value_heads=2)
 LLAMA3_ROPE = dict(
     rope_type="llama3",
     rope_theta=10_000.0,
@@ -40,6 +42,25 @@ CASES = {
     "llama-linear": lambda: tf.LlamaConfig(
         **LLAMA, rope_parameters=dict(rope_type="linear", rope_theta=500.0, factor=4.0)
     ),
+    "mistral": lambda: tf.MistralConfig(**GROUPED, sliding_window=5),
+    "mistral-without-window": lambda: tf.MistralConfig(**GROUPED, sliding_window=None),
+}
+
+
+# The keys of the released config.json files that tell the shape.
+OLDER = {
+    "mistral-7b-v0.1": """{"architectures": ["MistralForCausalLM"], "bos_token_id": 1, "eos_token_id": 2,
+        "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336,
+        "max_position_embeddings": 32768, "model_type": "mistral", "num_attention_heads": 32,
+        "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
+        "sliding_window": 4096, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+        "transformers_version": "4.34.0.dev0", "use_cache": true, "vocab_size": 32000}""",
+    "mistral-7b-v0.2": """{"architectures": ["MistralForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 1,
+        "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,
+        "intermediate_size": 14336, "max_position_embeddings": 32768, "model_type": "mistral",
+        "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-05,
+        "rope_theta": 1000000.0, "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+        "transformers_version": "4.36.0", "use_cache": true, "vocab_size": 32000}""",
 }
 
 
@@ -184,6 +205,19 @@ def test_older_spellings_of_the_config_load_alike(pair):
         assert torch.equal(load_model(folder / "theirs")(ids()), ours(ids()))
 
 
+@pytest.mark.parametrize("name", OLDER)
+def test_released_configs_of_their_time(name):
+    """config.json as published with the weights: transformers reads the same from it and from what we write."""
+    values = json.loads(OLDER[name])
+    ours, theirs = config_from_hf(values), tf.AutoConfig.for_model(**values)
+    again = tf.AutoConfig.for_model(**ours.to_hf())
+    nothing_computed = {"transformers_version", "dtype", "architectures", "_name_or_path"}
+    for key in set(theirs.to_dict()) - nothing_computed:
+        assert getattr(again, key) == getattr(theirs, key), key
+    assert config_from_hf(ours.to_hf()).to_hf() == ours.to_hf()
+    assert ours.to_hf() | config_of_size(name).to_hf() == ours.to_hf()
+
+
 @pytest.mark.parametrize("interleave", [False, True])
 def test_state_select_trim_snapshot(pair, interleave):
     _, ours, _ = pair
@@ -219,6 +253,9 @@ PUBLISHED = {
     "llama-2-70b": 68_976_648_192,
     "llama-3-8b": 8_030_261_248,
     "llama-3-70b": 70_553_706_496,
+    # the released checkpoints
+    "mistral-7b-v0.1": 7_241_732_096,
+    "mistral-7b-v0.3": 7_248_023_552,
 }
 
 
@@ -228,6 +265,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_sizes_have_their_published_parameters(name):
     config = config_of_size(name)
+    assert count_parameters(config) == PUBLISHED[name]
     with torch.device("meta"):
         assert model_class(config)(config).num_parameters() == PUBLISHED[name]
     hf = tf.AutoConfig.for_model(**(config.to_hf()))
@@ -310,4 +348,7 @@ def test_the_released_weights_of_gpt2(name, shared, capsys):
 
 
 def test_every_published_size_is_tested_or_equal_to_one_that_is():
-    assert set(sizes()) - set(PUBLISHED) == {"llama-2-7b", "llama-2-13b"}  # as llama-7b and llama-13b
+    assert set(sizes()) - set(PUBLISHED) == {
+        *("llama-2-7b", "llama-2-13b"),  # as llama-7b and llama-13b
+        "mistral-7b-v0.2",  # as mistral-7b-v0.1
+    }

@@ -15,6 +15,9 @@ class Shape:
         attention_bias, mlp_bias: whether their linear layers have biases.
         layer_norm: LayerNorm (gain and bias) in place of RMSNorm (gain).
         gated: the MLP has three matrices (SwiGLU) in place of two.
+        out_bias: whether the output projection of attention has a bias; as attention_bias when None.
+        head_norms: gains of the norms over queries and keys in a layer.
+        block_norms: norms over the residual stream in a layer.
     """
 
     vocab: int
@@ -31,6 +34,9 @@ class Shape:
     mlp_bias: bool
     layer_norm: bool
     gated: bool
+    out_bias: bool | None = None
+    head_norms: int = 0
+    block_norms: int = 2
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
@@ -40,8 +46,8 @@ class Shape:
         """
         read = _Reader(config)
         family = read.optional("model_type", "llama")
-        if family not in ("gpt2", "llama"):
-            raise UsageError(f"estimates know the families gpt2 and llama, not `{family}`")
+        if family not in KNOWN:
+            raise UsageError(f"estimates know the families {', '.join(KNOWN)}, not `{family}`")
         gpt2 = family == "gpt2"
         hidden, heads = read.number("hidden_size", "n_embd"), read.number("num_attention_heads", "n_head")
         intermediate = read.optional("intermediate_size") or read.optional("n_inner")
@@ -64,6 +70,10 @@ class Shape:
             layer_norm=gpt2,
             gated=not gpt2,
         )
+
+
+KNOWN = ("gpt2", "llama", "mistral")
+"""The families whose parts are counted here."""
 
 
 class _Reader:
