@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, LlamaConfig, MistralConfig
+from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
 
 from groundup.cli import main
 from groundup.estimates import flops, memory, params
@@ -31,6 +31,7 @@ FAMILIES = {
     "llama-tied": LLAMA_TIED,
     "llama-biased": LLAMA_BIASED,
     "mistral": MistralConfig(**SMALL, head_dim=10),
+    "qwen2": Qwen2Config(**SMALL),
 }
 CONFIGS = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 

@@ -65,14 +65,15 @@ class Shape:
             context=context,
             tied=bool(read.optional("tie_word_embeddings", gpt2)),
             learned_positions=context if gpt2 else 0,
-            attention_bias=bool(read.optional("attention_bias", gpt2)),
+            attention_bias=bool(read.optional("attention_bias", gpt2)) or family == "qwen2",
             mlp_bias=bool(read.optional("mlp_bias", gpt2)),
             layer_norm=gpt2,
             gated=not gpt2,
+            out_bias=False if family == "qwen2" else None,
         )
 
 
-KNOWN = ("gpt2", "llama", "mistral")
+KNOWN = ("gpt2", "llama", "mistral", "qwen2")
 """The families whose parts are counted here."""
 
 

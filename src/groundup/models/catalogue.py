@@ -12,6 +12,7 @@ from groundup.models.configs.base import ModelConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mistral import MistralConfig
+from groundup.models.configs.qwen2 import Qwen2Config
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -28,6 +29,7 @@ FAMILIES: dict[str, Family] = {
     "gpt2": Family(GPT2Config, "groundup.models.text.gpt2:GPT2"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
+    "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
 }
 
 
