@@ -6,7 +6,15 @@ import json
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from groundup.cli import main
 from groundup.estimates import flops, memory, params
@@ -32,6 +40,8 @@ FAMILIES = {
     "llama-biased": LLAMA_BIASED,
     "mistral": MistralConfig(**SMALL, head_dim=10),
     "qwen2": Qwen2Config(**SMALL),
+    "qwen3": Qwen3Config(**SMALL, head_dim=10),
+    "qwen3-biased": Qwen3Config(**SMALL, attention_bias=True),
 }
 CONFIGS = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 

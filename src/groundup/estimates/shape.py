@@ -53,6 +53,8 @@ class Shape:
         intermediate = read.optional("intermediate_size") or read.optional("n_inner")
         if intermediate is None and not gpt2:
             raise UsageError("the config lacks `intermediate_size`")
+        kv_heads = read.optional("num_key_value_heads") or heads
+        head_dim = read.optional("head_dim") or (128 if family == "qwen3" else hidden // heads)
         context = read.optional("max_position_embeddings") or read.optional("n_positions") or (1024 if gpt2 else 2048)
         return cls(
             vocab=read.number("vocab_size"),
@@ -60,8 +62,8 @@ class Shape:
             intermediate=intermediate or 4 * hidden,
             layers=read.number("num_hidden_layers", "n_layer"),
             heads=heads,
-            kv_heads=read.optional("num_key_value_heads") or heads,
-            head_dim=read.optional("head_dim") or hidden // heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
             context=context,
             tied=bool(read.optional("tie_word_embeddings", gpt2)),
             learned_positions=context if gpt2 else 0,
@@ -70,10 +72,11 @@ class Shape:
             layer_norm=gpt2,
             gated=not gpt2,
             out_bias=False if family == "qwen2" else None,
+            head_norms={"qwen3": 2 * head_dim}.get(family, 0),
         )
 
 
-KNOWN = ("gpt2", "llama", "mistral", "qwen2")
+KNOWN = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 """The families whose parts are counted here."""
 
 

@@ -13,6 +13,7 @@ from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mistral import MistralConfig
 from groundup.models.configs.qwen2 import Qwen2Config
+from groundup.models.configs.qwen3 import Qwen3Config
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Family] = {
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
+    "qwen3": Family(Qwen3Config, "groundup.models.text.qwen3:Qwen3"),
 }
 
 
