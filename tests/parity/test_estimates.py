@@ -12,6 +12,7 @@ from transformers import (
     GPT2Config,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
     Qwen2Config,
     Qwen3Config,
 )
@@ -39,6 +40,7 @@ FAMILIES = {
     "llama-tied": LLAMA_TIED,
     "llama-biased": LLAMA_BIASED,
     "mistral": MistralConfig(**SMALL, head_dim=10),
+    "olmo2": Olmo2Config(**SMALL),
     "qwen2": Qwen2Config(**SMALL),
     "qwen3": Qwen3Config(**SMALL, head_dim=10),
     "qwen3-biased": Qwen3Config(**SMALL, attention_bias=True),

@@ -72,11 +72,11 @@ class Shape:
             layer_norm=gpt2,
             gated=not gpt2,
             out_bias=False if family == "qwen2" else None,
-            head_norms={"qwen3": 2 * head_dim}.get(family, 0),
+            head_norms={"qwen3": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim}.get(family, 0),
         )
 
 
-KNOWN = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
+KNOWN = ("gpt2", "llama", "mistral", "olmo2", "qwen2", "qwen3")
 """The families whose parts are counted here."""
 
 
