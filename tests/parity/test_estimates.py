@@ -13,6 +13,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
+    Phi3Config,
     Qwen2Config,
     Qwen3Config,
 )
@@ -41,6 +42,7 @@ FAMILIES = {
     "llama-biased": LLAMA_BIASED,
     "mistral": MistralConfig(**SMALL, head_dim=10),
     "olmo2": Olmo2Config(**SMALL),
+    "phi3": Phi3Config(**SMALL, pad_token_id=0),
     "qwen2": Qwen2Config(**SMALL),
     "qwen3": Qwen3Config(**SMALL, head_dim=10),
     "qwen3-biased": Qwen3Config(**SMALL, attention_bias=True),

@@ -76,7 +76,7 @@ class Shape:
         )
 
 
-KNOWN = ("gpt2", "llama", "mistral", "olmo2", "qwen2", "qwen3")
+KNOWN = ("gpt2", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
 """The families whose parts are counted here."""
 
 
