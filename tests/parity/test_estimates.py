@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
     DynamicCache,
+    GemmaConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -43,6 +44,7 @@ FAMILIES = {
     "mistral": MistralConfig(**SMALL, head_dim=10),
     "olmo2": Olmo2Config(**SMALL),
     "phi3": Phi3Config(**SMALL, pad_token_id=0),
+    "gemma": GemmaConfig(**SMALL, head_dim=10),
     "qwen2": Qwen2Config(**SMALL),
     "qwen3": Qwen3Config(**SMALL, head_dim=10),
     "qwen3-biased": Qwen3Config(**SMALL, attention_bias=True),

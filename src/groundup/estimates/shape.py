@@ -54,7 +54,7 @@ class Shape:
         if intermediate is None and not gpt2:
             raise UsageError("the config lacks `intermediate_size`")
         kv_heads = read.optional("num_key_value_heads") or heads
-        head_dim = read.optional("head_dim") or (128 if family == "qwen3" else hidden // heads)
+        head_dim = read.optional("head_dim") or HEAD_DIM.get(family, hidden // heads)
         context = read.optional("max_position_embeddings") or read.optional("n_positions") or (1024 if gpt2 else 2048)
         return cls(
             vocab=read.number("vocab_size"),
@@ -65,7 +65,7 @@ class Shape:
             kv_heads=kv_heads,
             head_dim=head_dim,
             context=context,
-            tied=bool(read.optional("tie_word_embeddings", gpt2)),
+            tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma"))),
             learned_positions=context if gpt2 else 0,
             attention_bias=bool(read.optional("attention_bias", gpt2)) or family == "qwen2",
             mlp_bias=bool(read.optional("mlp_bias", gpt2)),
@@ -76,8 +76,11 @@ class Shape:
         )
 
 
-KNOWN = ("gpt2", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
+KNOWN = ("gpt2", "gemma", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
 """The families whose parts are counted here."""
+
+HEAD_DIM = {"qwen3": 128, "gemma": 256}
+"""Width of a head where a config does not tell, unless it follows from the others."""
 
 
 class _Reader:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from groundup.base.errors import CheckpointError, UsageError, did_you_mean
 from groundup.models.configs.base import ModelConfig
+from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mistral import MistralConfig
@@ -31,6 +32,7 @@ class Family(NamedTuple):
 FAMILIES: dict[str, Family] = {
     "gpt2": Family(GPT2Config, "groundup.models.text.gpt2:GPT2"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
+    "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),

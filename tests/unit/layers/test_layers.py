@@ -13,9 +13,9 @@ from groundup.layers.activations import ACTIVATIONS, activation, mish, squared_r
 from groundup.layers.attention_steps import BufferedAttention, CausalAttention
 from groundup.layers.block import Block, PostBranchNormBlock
 from groundup.layers.context import Context
-from groundup.layers.embedding import Embedding, PositionalEmbedding
+from groundup.layers.embedding import Embedding, PositionalEmbedding, ScaledEmbedding
 from groundup.layers.feedforward import MLP, GatedMLP, gated_width
-from groundup.layers.norms import AllHeadsNorm, LayerNorm, RMSNorm, StdLayerNorm
+from groundup.layers.norms import AllHeadsNorm, LayerNorm, OffsetRMSNorm, RMSNorm, StdLayerNorm
 
 
 def plain(length: int) -> Context:
@@ -340,3 +340,16 @@ def test_norm_of_all_heads_sees_them_as_one_vector():
     expected = F.rms_norm(x.flatten(2), (12,), norm.norm.weight, 1e-6)
     assert_close(norm(x).flatten(2), expected)
     assert norm(x).shape == x.shape
+
+
+def test_offset_norm_begins_as_a_plain_one_and_adds_one_to_its_weight():
+    norm, x = OffsetRMSNorm(8), torch.randn(2, 3, 8)
+    assert_close(norm(x), F.rms_norm(x, (8,), eps=1e-6))
+    nn.init.normal_(norm.weight)
+    assert_close(norm(x), F.rms_norm(x, (8,), norm.weight + 1, 1e-6))
+
+
+def test_scaled_embedding_scales_ids_and_not_vectors():
+    embed, ids, vectors = ScaledEmbedding(10, 16), torch.tensor([[3, 1]]), torch.randn(1, 2, 16)
+    assert_close(embed(ids, plain(2)), 4 * embed.weight[ids])
+    assert torch.equal(embed(vectors, plain(2)), vectors)
