@@ -59,7 +59,7 @@ CASES = {
 }
 
 
-# The keys of the released config.json files that tell the shape.
+# config.json in the spelling of each release. Written down from knowledge of the files, not fetched from the hub.
 OLDER = {
     "mistral-7b-v0.1": """{"architectures": ["MistralForCausalLM"], "bos_token_id": 1, "eos_token_id": 2,
         "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336,
@@ -253,7 +253,7 @@ def test_older_spellings_of_the_config_load_alike(pair):
 
 @pytest.mark.parametrize("name", OLDER)
 def test_released_configs_of_their_time(name):
-    """config.json as published with the weights: transformers reads the same from it and from what we write."""
+    """config.json in the spelling of its time: transformers reads the same from it and from what we write."""
     values = json.loads(OLDER[name])
     ours, theirs = config_from_hf(values), tf.AutoConfig.for_model(**values)
     again = tf.AutoConfig.for_model(**ours.to_hf())
@@ -303,7 +303,7 @@ PUBLISHED = {
     "llama-2-70b": 68_976_648_192,
     "llama-3-8b": 8_030_261_248,
     "llama-3-70b": 70_553_706_496,
-    # the released checkpoints
+    # later families: counts of these shapes in transformers, as the releases are known to have; cards were not fetched
     "mistral-7b-v0.1": 7_241_732_096,
     "mistral-7b-v0.3": 7_248_023_552,
     "olmo2-1b": 1_484_916_736,
