@@ -6,7 +6,18 @@ import json
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from groundup.cli import main
 from groundup.estimates import flops, memory, params
@@ -18,21 +29,32 @@ GPT2 = GPT2Config(
     vocab_size=97, n_embd=48, n_layer=3, n_head=4, n_positions=32, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
     activation_function="gelu_pytorch_tanh",
 )  # fmt: skip
-LLAMA = LlamaConfig(
+SMALL = dict(
     vocab_size=101, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=6,
-    num_key_value_heads=2, head_dim=10, max_position_embeddings=64, tie_word_embeddings=False,
+    num_key_value_heads=2, max_position_embeddings=64,
 )  # fmt: skip
+LLAMA = LlamaConfig(**SMALL, head_dim=10)
 LLAMA_TIED = LlamaConfig(**{**LLAMA.to_dict(), "tie_word_embeddings": True})
 LLAMA_BIASED = LlamaConfig(**{**LLAMA.to_dict(), "attention_bias": True, "mlp_bias": True})
-CONFIGS = pytest.mark.parametrize(
-    "config", [GPT2, LLAMA, LLAMA_TIED, LLAMA_BIASED], ids=["gpt2", "llama", "llama-tied", "llama-biased"]
-)
+FAMILIES = {
+    "gpt2": GPT2,
+    "llama": LLAMA,
+    "llama-tied": LLAMA_TIED,
+    "llama-biased": LLAMA_BIASED,
+    "mistral": MistralConfig(**SMALL, head_dim=10),
+    "olmo2": Olmo2Config(**SMALL),
+    "phi3": Phi3Config(**SMALL, pad_token_id=0),
+    "gemma": GemmaConfig(**SMALL, head_dim=10),
+    "qwen2": Qwen2Config(**SMALL),
+    "qwen3": Qwen3Config(**SMALL, head_dim=10),
+    "qwen3-biased": Qwen3Config(**SMALL, attention_bias=True),
+}
+CONFIGS = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 
 
 def build(config, attention="eager"):
-    cls = GPT2LMHeadModel if config.model_type == "gpt2" else LlamaForCausalLM
     torch.manual_seed(0)
-    return cls._from_config(config, attn_implementation=attention, dtype=torch.float32)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
 
 
 @pytest.mark.row("LM-50", reference="transformers")
@@ -89,7 +111,8 @@ def test_flops_equal_torchs_counter(config):
         loss = model(ids).logits.sum()
     forward = counter.get_total_flops()
     # transformers turns positions into rotary angles by a small matrix product, which is no part of the model's own.
-    rotary = 2 * 24 * (config.head_dim // 2) if config.model_type == "llama" else 0
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rotary = 0 if config.model_type == "gpt2" else 2 * 24 * (width // 2)
     assert forward - cost.forward in {0, rotary, 2 * rotary}
     with FlopCounterMode(display=False) as counter:
         loss.backward()

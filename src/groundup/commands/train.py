@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,7 @@ from groundup.base.errors import UsageError
 from groundup.commands.command import Command
 from groundup.commands.parse import merge
 from groundup.data.config import DataConfig
-from groundup.models.configs.gpt2 import GPT2Config
+from groundup.models.catalogue import any_config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.tokenizers.registry import AnyTokenizer, ByteBPEConfig
 from groundup.training.config import TrainingConfig
@@ -25,14 +25,13 @@ from groundup.training.presets import CONTEXT, preset
 if TYPE_CHECKING:  # for a type checker the members of a union are their base
     from groundup.data.load import Data
     from groundup.estimates.memory import TrainingMemory
+    from groundup.models.configs.base import ModelConfig as AnyModel
     from groundup.tokenizers.registry import TokenizerConfig as TokenizerChoice
     from groundup.tokenizers.tokenizer import Tokenizer
     from groundup.training.callbacks.callback import Callback
     from groundup.training.objectives.config import ObjectiveConfig as AnyObjective
 else:
-    TokenizerChoice, AnyObjective = AnyTokenizer, one_of(ObjectiveConfig)
-
-AnyModel = Annotated[GPT2Config | LlamaConfig, Field(discriminator="model_type")]
+    TokenizerChoice, AnyObjective, AnyModel = AnyTokenizer, one_of(ObjectiveConfig), any_config()
 
 
 class Train(Command):

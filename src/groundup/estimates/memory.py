@@ -110,6 +110,7 @@ def block_activations(
     # Numbers kept: inputs of both norms (2 d), of q, k, v (d), q k v themselves, input of the output projection,
     # input of the MLP (d), its inner activation before and after (2 f), or gate, up, activated gate and product (4 f).
     numbers = tokens * (4 * s.hidden + 2 * query + 2 * key_value + (4 if s.gated else 2) * s.intermediate)
+    numbers += tokens * (query + key_value) if s.head_norms else 0  # inputs of the norms over queries and keys
     mask_bytes = tokens * 2 * s.hidden if dropout else 0
     if recompute == "none":
         pairs = batch * s.heads * seq_len * seq_len

@@ -32,16 +32,19 @@ def parts(config: Any) -> list[Part]:
     matrices = 3 if s.gated else 2
     mlp = matrices * s.hidden * s.intermediate
     if s.attention_bias:
-        attention += query + 2 * key_value + s.hidden
+        attention += query + 2 * key_value
+    if s.attention_bias if s.out_bias is None else s.out_bias:
+        attention += s.hidden
     if s.mlp_bias:
         mlp += (matrices - 1) * s.intermediate + s.hidden
+    attention += s.head_norms
     norm = s.hidden * (2 if s.layer_norm else 1)
     rows = [
         Part("token embedding", s.vocab * s.hidden),
         Part("position embedding", s.learned_positions * s.hidden),
         Part("attention", attention, s.layers),
         Part("feed-forward", mlp, s.layers),
-        Part("norms", norm, 2 * s.layers + 1),
+        Part("norms", norm, s.block_norms * s.layers + 1),
         Part("output head", 0 if s.tied else s.vocab * s.hidden),
     ]
     return [row for row in rows if row.total]

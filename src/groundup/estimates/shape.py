@@ -15,6 +15,9 @@ class Shape:
         attention_bias, mlp_bias: whether their linear layers have biases.
         layer_norm: LayerNorm (gain and bias) in place of RMSNorm (gain).
         gated: the MLP has three matrices (SwiGLU) in place of two.
+        out_bias: whether the output projection of attention has a bias; as attention_bias when None.
+        head_norms: gains of the norms over queries and keys in a layer.
+        block_norms: norms over the residual stream in a layer.
     """
 
     vocab: int
@@ -31,6 +34,9 @@ class Shape:
     mlp_bias: bool
     layer_norm: bool
     gated: bool
+    out_bias: bool | None = None
+    head_norms: int = 0
+    block_norms: int = 2
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
@@ -40,13 +46,15 @@ class Shape:
         """
         read = _Reader(config)
         family = read.optional("model_type", "llama")
-        if family not in ("gpt2", "llama"):
-            raise UsageError(f"estimates know the families gpt2 and llama, not `{family}`")
+        if family not in KNOWN:
+            raise UsageError(f"estimates know the families {', '.join(KNOWN)}, not `{family}`")
         gpt2 = family == "gpt2"
         hidden, heads = read.number("hidden_size", "n_embd"), read.number("num_attention_heads", "n_head")
         intermediate = read.optional("intermediate_size") or read.optional("n_inner")
         if intermediate is None and not gpt2:
             raise UsageError("the config lacks `intermediate_size`")
+        kv_heads = read.optional("num_key_value_heads") or heads
+        head_dim = read.optional("head_dim") or HEAD_DIM.get(family, hidden // heads)
         context = read.optional("max_position_embeddings") or read.optional("n_positions") or (1024 if gpt2 else 2048)
         return cls(
             vocab=read.number("vocab_size"),
@@ -54,16 +62,25 @@ class Shape:
             intermediate=intermediate or 4 * hidden,
             layers=read.number("num_hidden_layers", "n_layer"),
             heads=heads,
-            kv_heads=read.optional("num_key_value_heads") or heads,
-            head_dim=read.optional("head_dim") or hidden // heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
             context=context,
-            tied=bool(read.optional("tie_word_embeddings", gpt2)),
+            tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma"))),
             learned_positions=context if gpt2 else 0,
-            attention_bias=bool(read.optional("attention_bias", gpt2)),
+            attention_bias=bool(read.optional("attention_bias", gpt2)) or family == "qwen2",
             mlp_bias=bool(read.optional("mlp_bias", gpt2)),
             layer_norm=gpt2,
             gated=not gpt2,
+            out_bias=False if family == "qwen2" else None,
+            head_norms={"qwen3": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim}.get(family, 0),
         )
+
+
+KNOWN = ("gpt2", "gemma", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
+"""The families whose parts are counted here."""
+
+HEAD_DIM = {"qwen3": 128, "gemma": 256}
+"""Width of a head where a config does not tell, unless it follows from the others."""
 
 
 class _Reader:

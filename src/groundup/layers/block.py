@@ -34,3 +34,13 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.attn(self.norm1(x), context))
         return x + self.mlp_dropout(self.mlp(self.norm2(x)))
+
+
+class PostBranchNormBlock(Block):
+    """Each branch is normalised at its end: x + norm1(attn(x)), then x + norm2(mlp(x)) (Liu et al. 2021, Swin V2; OLMo
+    2, 2024). The stream itself passes unnormalised, as in a pre-norm block.
+    """
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = x + self.attn_dropout(self.norm1(self.attn(x, context)))
+        return x + self.mlp_dropout(self.norm2(self.mlp(x)))

@@ -1,5 +1,6 @@
 """From token ids to vectors."""
 
+import torch
 from torch import Tensor, nn
 
 from groundup.base.errors import UsageError
@@ -44,3 +45,16 @@ class PositionalEmbedding(Embedding):
                 f"{asked} tokens in a row, but this model has learned {learned} positions: shorten the text"
             )
         return self.dropout(self.vectors(x) + self.positions(context.positions))
+
+
+class ScaledEmbedding(Embedding):
+    """Token vectors times sqrt(dim), the factor rounded to the weights' dtype (Vaswani et al. 2017; Gemma 2024).
+
+    Vectors that come in place of ids pass unchanged.
+    """
+
+    def vectors(self, x: Tensor) -> Tensor:
+        if x.is_floating_point():
+            return x
+        scale = torch.tensor(self.tokens.embedding_dim**0.5, dtype=self.tokens.weight.dtype)
+        return self.tokens(x) * scale.to(x.device)

@@ -52,3 +52,36 @@ class RMSNorm(nn.Module):
         h = x.float()
         h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * h.type_as(x)
+
+
+class OffsetRMSNorm(RMSNorm):
+    """x / rms(x) * (1 + weight), with weights that begin at zero, in float32 throughout (Gemma 2024).
+
+    Weight decay then pulls the gain towards one.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6):
+        super().__init__(dim, eps)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.float()
+        h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)
+        return (h * (1 + self.weight.float())).type_as(x)
+
+
+class AllHeadsNorm(nn.Module):
+    """A norm over the features of all heads of a token together (OLMo 2, 2024), for the queries or keys of `Attention`.
+
+    (B, T, H, d) -> (B, T, H, d)
+
+    Args:
+        norm: over H * d features.
+    """
+
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.flatten(-2)).unflatten(-1, x.shape[-2:])

@@ -1,12 +1,22 @@
 """Every family: where its shape and its code are. No torch here."""
 
+import functools
 import importlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+import operator
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from groundup.base.errors import CheckpointError, UsageError, did_you_mean
 from groundup.models.configs.base import ModelConfig
+from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
+from groundup.models.configs.mistral import MistralConfig
+from groundup.models.configs.olmo2 import Olmo2Config
+from groundup.models.configs.phi3 import Phi3Config
+from groundup.models.configs.qwen2 import Qwen2Config
+from groundup.models.configs.qwen3 import Qwen3Config
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -22,6 +32,12 @@ class Family(NamedTuple):
 FAMILIES: dict[str, Family] = {
     "gpt2": Family(GPT2Config, "groundup.models.text.gpt2:GPT2"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
+    "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
+    "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
+    "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
+    "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
+    "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
+    "qwen3": Family(Qwen3Config, "groundup.models.text.qwen3:Qwen3"),
 }
 
 
@@ -47,6 +63,12 @@ def config_from_hf(values: dict[str, Any]) -> ModelConfig:
     if not isinstance(model_type, str):
         raise CheckpointError("config.json has no `model_type`, so the family is not known")
     return family(model_type).config.from_hf(values)
+
+
+def any_config() -> Any:
+    """The union of all families' configs, told apart by `model_type`: for use as a field's type."""
+    configs = [family.config for family in FAMILIES.values()]
+    return Annotated[functools.reduce(operator.or_, configs), Field(discriminator="model_type")]  # type: ignore[type-var]
 
 
 def sizes() -> dict[str, ModelConfig]:

@@ -9,6 +9,7 @@ from torch import nn
 from groundup.generation import few_rows
 from groundup.generation.few_rows import MOST_ROWS, FewRowsBlock, FewRowsLinear, for_decoding
 from groundup.generation.generate import generate
+from groundup.models.catalogue import FAMILIES
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.hub import build_model
@@ -66,6 +67,20 @@ def test_steps_of_a_llama(changes, dtype):
     assert isinstance(view.blocks["0"], FewRowsBlock) == ("mlp_bias" not in changes)
     assert_same_steps(view, plain, even=True)
     assert_same_steps(view, plain, even=False)
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "gpt2"])  # it has its own below
+def test_steps_of_every_family(family):
+    shape = LLAMA | {"initializer_range": 0.2, "model_type": family}
+    window = {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1}
+    config = FAMILIES[family].config
+    torch.manual_seed(0)
+    model = build_model(config(**shape | {name: v for name, v in window.items() if name in config.model_fields})).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    assert view is not model
+    assert isinstance(view.blocks["0"], FewRowsBlock) == (family == "llama")
+    assert_same_steps(view, model, even=True)
+    assert_same_steps(view, model, even=False)
 
 
 def test_steps_of_a_gpt2():

@@ -11,11 +11,11 @@ from torch.testing import assert_close
 from groundup.layers import init
 from groundup.layers.activations import ACTIVATIONS, activation, mish, squared_relu
 from groundup.layers.attention_steps import BufferedAttention, CausalAttention
-from groundup.layers.block import Block
+from groundup.layers.block import Block, PostBranchNormBlock
 from groundup.layers.context import Context
-from groundup.layers.embedding import Embedding, PositionalEmbedding
+from groundup.layers.embedding import Embedding, PositionalEmbedding, ScaledEmbedding
 from groundup.layers.feedforward import MLP, GatedMLP, gated_width
-from groundup.layers.norms import LayerNorm, RMSNorm, StdLayerNorm
+from groundup.layers.norms import AllHeadsNorm, LayerNorm, OffsetRMSNorm, RMSNorm, StdLayerNorm
 
 
 def plain(length: int) -> Context:
@@ -317,3 +317,39 @@ def test_tied_head_is_the_embedding():
     free.load_state_dict(tied.state_dict())
     free(ids).square().sum().backward()
     assert_close(tied.embed.weight.grad, free.embed.weight.grad + free.lm_head.weight.grad)
+
+
+def test_a_branch_normalised_at_its_end_is_that_of_olmo2():
+    class Attend(nn.Linear):
+        def forward(self, x, context):
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    block = PostBranchNormBlock(RMSNorm(8), Attend(8, 8), RMSNorm(8), nn.Linear(8, 8))
+    nn.init.normal_(block.norm1.weight)
+    x = torch.randn(2, 3, 8)
+    first = F.linear(x, block.attn.weight, block.attn.bias)
+    h = x + F.rms_norm(first, (8,), block.norm1.weight, 1e-6)
+    assert_close(block(x, plain(3)), h + F.rms_norm(block.mlp(h), (8,), eps=1e-6))
+
+
+def test_norm_of_all_heads_sees_them_as_one_vector():
+    norm = AllHeadsNorm(RMSNorm(12))
+    nn.init.normal_(norm.norm.weight)
+    x = torch.randn(2, 5, 3, 4)
+    expected = F.rms_norm(x.flatten(2), (12,), norm.norm.weight, 1e-6)
+    assert_close(norm(x).flatten(2), expected)
+    assert norm(x).shape == x.shape
+
+
+def test_offset_norm_begins_as_a_plain_one_and_adds_one_to_its_weight():
+    norm, x = OffsetRMSNorm(8), torch.randn(2, 3, 8)
+    assert_close(norm(x), F.rms_norm(x, (8,), eps=1e-6))
+    nn.init.normal_(norm.weight)
+    assert_close(norm(x), F.rms_norm(x, (8,), norm.weight + 1, 1e-6))
+
+
+def test_scaled_embedding_scales_ids_and_not_vectors():
+    embed, ids, vectors = ScaledEmbedding(10, 16), torch.tensor([[3, 1]]), torch.randn(1, 2, 16)
+    assert_close(embed(ids, plain(2)), 4 * embed.weight[ids])
+    assert torch.equal(embed(vectors, plain(2)), vectors)

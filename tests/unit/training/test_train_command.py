@@ -1,11 +1,14 @@
 import html
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from groundup.cli import main
+from groundup.models.catalogue import FAMILIES
+from groundup.models.hub import load_model
 from groundup.pages.run_report import made_by
 from groundup.training.run import Run
 
@@ -46,6 +49,21 @@ def test_recipe_to_final_folder_and_the_runs_commands(recipe, tmp_path, capsys):
     assert len(json.loads(capsys.readouterr().out)["curve"]) == 6
     assert main(["runs", "compare", str(out), other, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["different"]["training.optimizer.lr"] == [0.01, 0.02]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_and_is_read_again(family, recipe, tmp_path, capsys):
+    out, text = tmp_path / "run", Path(recipe).read_text()
+    Path(recipe).write_text(text.replace("model_type: gpt2", f"model_type: {family}, intermediate_size: 24"))
+    assert main(["train", recipe, "--out-dir", str(out), "--threads", "1", "--training.steps", "3", "--json"]) == 0
+    capsys.readouterr()
+    assert main(["models", "list", str(out), "--family", family, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {model["family"] for model in found["local"] if model["name"].startswith(str(out))} == {family}
+    assert {size["family"] for size in found["published"]} == {family}
+    assert main(["estimate", "params", str(out / "final"), "--json"]) == 0
+    estimated = json.loads(capsys.readouterr().out)["total"]
+    assert estimated == load_model(out / "final").num_parameters()
 
 
 def test_dry_run_shows_what_would_happen_and_writes_nothing(recipe, tmp_path, capsys):

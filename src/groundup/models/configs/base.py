@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from groundup.base.config import Config
 from groundup.base.errors import CheckpointError, did_you_mean
@@ -35,6 +35,8 @@ class ModelConfig(Config):
     aliases: ClassVar[dict[str, str]] = {}
     harmless: ClassVar[frozenset[str]] = frozenset()
     architecture: ClassVar[str] = ""
+    fixed: ClassVar[dict[str, Any]] = {}
+    """Fields of the ancestor that this family's config.json lacks: name -> the one value that they have here."""
     sizes: ClassVar[dict[str, dict[str, Any]]] = {}
     """Published sizes: name -> the fields that make it."""
 
@@ -56,6 +58,13 @@ class ModelConfig(Config):
     """Whether the output head is the embedding matrix."""
     kept: dict[str, Any] = Field(default={}, repr=False)
     """Keys of the checkpoint's config.json that change nothing here; written back by `to_hf`."""
+
+    @model_validator(mode="after")
+    def _fixed_fields_are_untouched(self) -> Self:
+        for name, value in self.fixed.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"{name} is {value} in every {self.family()} model, not {getattr(self, name)}")
+        return self
 
     @classmethod
     def from_hf(cls, values: dict[str, Any]) -> Self:
@@ -87,7 +96,7 @@ class ModelConfig(Config):
     def to_hf(self) -> dict[str, Any]:
         """The config.json of this model, with the keys that came with it."""
         theirs = {ours: name for name, ours in self.aliases.items()}
-        own = self.model_dump(mode="json", exclude={"kept"})
+        own = self.model_dump(mode="json", exclude={"kept", *self.fixed})
         named = {theirs.get(name, name): value for name, value in own.items()}
         return {"architectures": [self.architecture]} | self.kept | named
 

@@ -2,6 +2,8 @@
 Llama 2 70B and Llama 3 share each key-value head among several query heads; Llama 3.1 stretches the rotary wavelengths.
 """
 
+from typing import Any
+
 from torch import nn
 
 from groundup.layers.activations import activation
@@ -33,15 +35,17 @@ class Llama(CausalLM):
         rope = self.config.rope_parameters
         return Rope(self.head_dim, rope.rope_theta, scaling=rope_scaling(rope))
 
-    def make_attention(self, i: int) -> nn.Module:
+    def make_attention(self, i: int, **changes: Any) -> nn.Module:
+        """Layer i's attention; a descendant names what it has otherwise."""
         c = self.config
-        return Attention(
-            *(c.hidden_size, c.num_attention_heads, c.num_key_value_heads, self.head_dim),
-            bias=c.attention_bias,
-            rope=self.make_rope(i),
-            mask=self.make_mask(i),
-            dropout=c.attention_dropout,
-        )
+        settings = {
+            "bias": c.attention_bias,
+            "rope": self.make_rope(i),
+            "mask": self.make_mask(i),
+            "dropout": c.attention_dropout,
+        }
+        sizes = (c.hidden_size, c.num_attention_heads, c.num_key_value_heads, self.head_dim)
+        return Attention(*sizes, **(settings | changes))
 
     def make_mlp(self, i: int) -> nn.Module:
         c = self.config

@@ -1,0 +1,19 @@
+"""Mistral 7B (Jiang et al. 2023), from Llama 2: every layer sees a sliding window of tokens; what lies further back
+arrives through the layers below.
+
+The state keeps the keys and values of all tokens; the rolling cache, which keeps those of the window, is not here yet.
+"""
+
+from groundup.layers.masks import Causal, MaskRule
+from groundup.models.configs.mistral import MistralConfig
+from groundup.models.text.llama import Llama
+
+
+class Mistral(Llama):
+    """Mistral 7B."""
+
+    Config = MistralConfig
+    config: MistralConfig  # type: ignore[assignment]
+
+    def make_mask(self, i: int) -> MaskRule:
+        return Causal(self.config.sliding_window)
