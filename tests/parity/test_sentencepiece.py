@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from groundup.tokenizers.formats import sentencepiece_model
@@ -153,6 +153,8 @@ def test_any_vocabulary_on_any_text(data, kind):
     }
     symbols = data.draw(st.sets(st.sampled_from(names), max_size=3))
     unused = data.draw(st.sets(st.sampled_from(names), max_size=4)) - symbols
+    # Without an ordinary piece there is no smallest score, and the library computes with the largest float there is.
+    assume(set(names) - symbols - unused)
     spec = NormalizerSpec(add_dummy_prefix=data.draw(st.booleans()), remove_extra_whitespaces=data.draw(st.booleans()))
     ours, theirs = both(handmade(kind, scores, symbols, unused, spec))
     for text in data.draw(st.lists(st.text(letters + " z", max_size=30), max_size=6)):

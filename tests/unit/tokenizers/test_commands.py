@@ -151,7 +151,7 @@ def test_the_help_tells_defaults_and_kinds(capsys):
         main(["tokenizer", "train", "--help"])
     out = " ".join(capsys.readouterr().out.split())
     assert "Which one. (default: byte_bpe)" in out
-    assert "[wordpiece, byte_bpe, sentencepiece] (default: 4096)" in out
+    assert "[wordpiece, bpe, byte_bpe, sentencepiece] (default: 4096)" in out
     assert "uncased BERT does. [wordpiece] (default: True)" in out
 
 
