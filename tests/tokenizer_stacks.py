@@ -8,6 +8,7 @@ post-processors and decoders of the family it is named after.
 import base64
 import io
 import json
+import unicodedata
 from collections.abc import Callable
 from functools import cache, lru_cache
 from pydoc_data.topics import topics
@@ -26,6 +27,13 @@ Der schnelle braune Fuchs überspringt den faulen Hund; Straße, Äpfel, Größe
 def f(x):\n    return x + 1  # comment\n\tfor i in range(10): print(i)\n{"a": [1, 2.5e-3, null]} <div class='x'>&amp;</div>
 1234567890 3.14159 2024-01-01 don't DON'T I'll we've they're it's
 """
+# Characters that old and new Unicode tables class alike: those that Unicode 3.2 has.
+OLD_CHARACTERS = [
+    character
+    for character in map(chr, range(0x3400))
+    if unicodedata.ucd_3_2_0.category(character) not in ("Cn", "Cs", "Co")
+]
+
 TEXTS = [*(PROSE.splitlines(keepends=True)), *(FOREIGN * 3).splitlines(keepends=True), FOREIGN]
 
 

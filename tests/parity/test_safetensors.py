@@ -287,7 +287,7 @@ def test_peak_memory_is_the_model_and_one_shard(tmp_path):
     written = peak_bytes(tmp_path, "write")
     assert len(list(tmp_path.glob("*.safetensors"))) == 4
     # One shard, the tensor at hand, and freed blocks that malloc has not given back.
-    assert 50 * mib <= written < (50 + 5 + 40) * mib
+    assert 50 * mib <= written < (50 + 5 + 60) * mib
     read = peak_bytes(tmp_path, "read")
     assert 200 * mib <= read < (200 + 50 + 15) * mib
     hoarded = peak_bytes(tmp_path, "hoard")
