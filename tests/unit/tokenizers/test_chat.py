@@ -119,6 +119,60 @@ def test_messages_need_roles(tokenizer, messages):
         render_chat(tokenizer, messages)
 
 
+CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
+
+
+@pytest.mark.parametrize(
+    ("messages", "what"),
+    [
+        ([], r'conversation is empty: .*\{"role": "user"'),
+        ({"role": "user", "content": "a"}, "must be a list"),
+        ([3], "message 0 is int: each must be an object"),
+        ([{"role": "user", "content": "a", 3: 4}], "message 0 has a key that is no text"),
+        ([*talk("a"), {"role": "asistant", "content": "b"}],
+         r"message 1: `asistant` is not a role\. Did you mean `assistant`\? One of system, .*, user, .* is expected"),
+        ([{"role": "use", "content": "b"}], "message 0: `use` is not a role"),  # a part of a name in the template
+        ([*talk("a"), {"role": "assistant"}], r"message 1 \(assistant\) says nothing: .*`content`.*`tool_calls`"),
+        ([{"role": "user", "content": None}], r"message 0 \(user\) says nothing: it needs `content`, a text$"),
+        ([{"role": "user", "tool_calls": [CALL]}], r"message 0 \(user\) says nothing"),
+        ([{"role": "assistant", "content": None, "tool_calls": []}], r"message 0 \(assistant\) says nothing"),
+        ([{"role": "tool"}], r"message 0 \(tool\) says nothing"),
+        ([{"role": "system", "tools": []}], r"message 0 \(system\) says nothing"),
+        ([{"role": "user", "content": 5}], r"message 0 \(user\): `content` must be a text or a list of parts.*got 5"),
+        ([{"role": "user", "content": {"a": 1}}], "`content` must be a text or a list of parts"),
+        ([{"role": "user", "content": [1]}], "`content` must be a text or a list of parts"),
+    ],
+)  # fmt: skip
+def test_a_wrong_message_is_named(tokenizer, messages, what):
+    with pytest.raises(UsageError, match=what):
+        render_chat(tokenizer, messages)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "assistant", "tool_calls": [CALL]},
+        {"role": "model", "function_call": {"name": "f"}},
+        {"role": "assistant", "reasoning_content": "hm"},
+        {"role": "system", "tools": [CALL]},
+        {"role": "user", "content": ""},
+        {"role": "user", "content": ["a", {"type": "text", "text": "b"}]},
+        {"role": "developer", "content": "a"},
+    ],
+)
+def test_what_a_message_may_be(tokenizer, message):
+    assert f"<|im_start|>{message['role']}\n" in render_chat(tokenizer, [message]).text
+
+
+def test_a_tool_answers_any_json_and_a_template_may_have_roles_of_its_own():
+    tokenizer = made("{% for m in messages %}{{ 'R:' if m.role == 'critic' }}{{ m.content | tojson }}{% endfor %}")
+    messages = [{"role": "tool", "content": {"a": [1]}}, {"role": "critic", "content": "no"}]
+    assert render_chat(tokenizer, messages).text.endswith('{"a": [1]}R:"no"')
+    with pytest.raises(UsageError, match="`critc` is not a role"):
+        render_chat(tokenizer, [{"role": "critc", "content": "no"}])
+
+
 def test_no_template():
     with pytest.raises(UsageError, match="no chat template"):
         render_chat(made(None), talk("Hello"))
