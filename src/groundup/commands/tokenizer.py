@@ -87,8 +87,11 @@ class TokenizerTrain(Command, SourceConfig):
         given = self.tokenizer.model_dump(mode="json", exclude_defaults=True)
         chosen = {"kind": self.tokenizer.kind} if self.tokenizer.kind != ByteBPEConfig().kind else {}
         for name, value in (chosen | given).items():
-            option = f"--tokenizer.{name.replace('_', '-')}"
-            words += [option] if value is True else [option, value if isinstance(value, str) else json.dumps(value)]
+            option = f"tokenizer.{name.replace('_', '-')}"
+            if isinstance(value, bool):
+                words.append(f"--{option}" if value else f"--no-{option}")
+            else:
+                words += [f"--{option}", value if isinstance(value, str) else json.dumps(value)]
         return shlex.join(words)
 
     def _documents(self) -> "Iterator[Document]":
