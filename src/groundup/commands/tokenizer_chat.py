@@ -22,10 +22,10 @@ GREEN, DIM, BOLD, PLAIN = "\033[32m", "\033[2m", "\033[1m", "\033[0m"
 
 
 class TokenizerChat(Command):
-    """A conversation as text, ids and loss mask, by the tokenizer's chat template or a built-in one.
+    r"""A conversation as text, ids and loss mask, by the tokenizer's chat template or a built-in one.
 
     On a terminal the assistant's words, those that the loss counts, are green, and control tokens are bold. Characters
-    that cannot be seen are spelled (`\\x1b`) in what is shown; ids and `--json` are exact.
+    that cannot be seen are spelled (`\x1b`) in what is shown; ids and `--json` are exact.
     """
 
     path: CliPositionalArg[str]
@@ -57,9 +57,13 @@ class TokenizerChat(Command):
         if self.tools is not None:
             conversation["tools"] = read_json(self.tools)
         found = render_chat(
-            tokenizer, add_generation_prompt=self.generation_prompt, template=self._template(tokenizer.chat_templates), turns=self.turns,
-            infer_mask=self.infer_mask, **conversation,
-        )  # fmt: skip
+            tokenizer,
+            add_generation_prompt=self.generation_prompt,
+            template=self._template(tokenizer.chat_templates),
+            turns=self.turns,
+            infer_mask=self.infer_mask,
+            **conversation,
+        )
         say(coloured(tokenizer, found) if in_colour() else visible(found.text))
         rows = list(token_rows(tokenizer, found))
         if self.tokens:
@@ -74,7 +78,11 @@ class TokenizerChat(Command):
         if self.template is None or self.template in named:
             return self.template
         path = Path(self.template)
-        if "{" in self.template or not (path.suffix[1:].isalpha() or "/" in self.template) or self.template in TEMPLATES:
+        if (
+            "{" in self.template
+            or not (path.suffix[1:].isalpha() or "/" in self.template)
+            or self.template in TEMPLATES
+        ):
             return self.template
         if not path.is_file():
             raise UsageError(f"--template: {no_file(path)}, and no built-in template has that name")

@@ -34,7 +34,7 @@ class Problems:
     skipped_files: list[str] = field(default_factory=list)
 
     def add(self, where: str, what: str, error: Callable[[str], DataError] = DataError) -> None:
-        """Record that the record at `where` ("file:line") cannot be used; `error` makes the exception of its message."""
+        """Record that the record at `where` ("file:line") cannot be used; `error` makes an exception of the message."""
         if self.policy == "error":
             raise error(f"{where}: {what}")
         self.count += 1

@@ -5,7 +5,7 @@ import itertools
 import os
 import shlex
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -235,7 +235,7 @@ def _text_problem(text: Any, column: str) -> str:
     return ""
 
 
-def _text_columns(record: Record) -> list[str]:
+def _text_columns(record: Mapping[str, Any]) -> list[str]:
     return [name for name, value in record.items() if isinstance(value, str)]
 
 

@@ -101,7 +101,9 @@ def merge_vocabularies(first: Tokenizer, second: Tokenizer) -> Tokenizer:
         UsageError: two kinds, a kind that cannot be merged, or nothing new in the second.
     """
     if first.kind != second.kind:
-        raise UsageError(f"a {first.algorithm} and a {second.algorithm} vocabulary cannot be merged: give two of one kind")
+        raise UsageError(
+            f"a {first.algorithm} and a {second.algorithm} vocabulary cannot be merged: give two of one kind"
+        )
     if first.kind not in _MERGED:
         raise UsageError(f"{first.algorithm} vocabularies cannot be merged; {', '.join(_MERGED)} can")
     merged = _MERGED[first.kind](first, second)

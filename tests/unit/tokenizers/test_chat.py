@@ -129,8 +129,8 @@ CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
         ({"role": "user", "content": "a"}, "must be a list"),
         ([3], "message 0 is int: each must be an object"),
         ([{"role": "user", "content": "a", 3: 4}], "message 0 has a key that is no text"),
-        ([*talk("a"), {"role": "asistant", "content": "b"}],
-         r"message 1: `asistant` is not a role\. Did you mean `assistant`\? One of system, .*, user, .* is expected"),
+        ([*talk("a"), {"role": "assist", "content": "b"}],
+         r"message 1: `assist` is not a role\. Did you mean `assistant`\? One of system, .*, user, .* is expected"),
         ([{"role": "use", "content": "b"}], "message 0: `use` is not a role"),  # a part of a name in the template
         ([*talk("a"), {"role": "assistant"}], r"message 1 \(assistant\) says nothing: .*`content`.*`tool_calls`"),
         ([{"role": "user", "content": None}], r"message 0 \(user\) says nothing: it needs `content`, a text$"),
@@ -171,6 +171,14 @@ def test_a_tool_answers_any_json_and_a_template_may_have_roles_of_its_own():
     assert render_chat(tokenizer, messages).text.endswith('{"a": [1]}R:"no"')
     with pytest.raises(UsageError, match="`critc` is not a role"):
         render_chat(tokenizer, [{"role": "critc", "content": "no"}])
+
+
+def test_of_control_tokens_that_begin_alike_the_longest_is_meant():
+    special = ["<|a|>", "<|a|><|b|>", "<|b|>"]
+    tokenizer = train_byte_bpe(["abc"], 300, special, chat_template="<|a|><|b|>{{ messages[0].content }}<|b|>")
+    found = render_chat(tokenizer, talk("<|a|><|b|>"))
+    assert [number for number in found.ids if number < 3] == [1, 2]
+    assert tokenizer.decode(found.ids) == found.text == "<|a|><|b|><|a|><|b|><|b|>"
 
 
 def test_no_template():

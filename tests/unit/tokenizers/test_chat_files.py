@@ -221,7 +221,9 @@ def test_a_template_that_is_no_file(folder, capsys):
         assert what in error
 
 
-@pytest.mark.parametrize("content", ["{", "3", '{"a": []}', '[{"role": 3}]', "[]", '{"messages": []}', '[{"role": "user"}]'])
+@pytest.mark.parametrize(
+    "content", ["{", "3", '{"a": []}', '[{"role": 3}]', "[]", '{"messages": []}', '[{"role": "user"}]']
+)
 def test_the_command_says_what_is_wrong(folder, capsys, content):
     write(folder, "talk.json", content)
     code, _, error = run(capsys, folder, folder / "talk.json", "--template", "chatml")

@@ -148,7 +148,16 @@ def test_records_without_the_column_show_a_command_that_works(capsys, tmp_path):
 
     file = tmp_path / "my talks.jsonl"
     file.write_text('{"id": 1, "question": "the cat the cat", "answer": "the hat"}\n' * 9)
-    words = ("train", file, "--out-dir", tmp_path / "t", "--tokenizer.kind", "wordpiece", "--tokenizer.vocab-size", "30")
+    words = (
+        "train",
+        file,
+        "--out-dir",
+        tmp_path / "t",
+        "--tokenizer.kind",
+        "wordpiece",
+        "--tokenizer.vocab-size",
+        "30",
+    )
     code, _, err = answer(capsys, *words, "--no-tokenizer.lowercase")
     assert code == 3
     assert f"{file}:1: no column `text`; found: id, question, answer, the question-answer format. " in err

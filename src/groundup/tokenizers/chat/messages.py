@@ -39,8 +39,7 @@ def check_messages(messages: Sequence[Message], template: str = "") -> None:
         raise UsageError(f"messages must be a list of objects with `role` and `content`, got {type(messages).__name__}")
     if not messages:
         raise UsageError(
-            "the conversation is empty: at least one message is needed, such as "
-            '{"role": "user", "content": "Hello"}'
+            'the conversation is empty: at least one message is needed, such as {"role": "user", "content": "Hello"}'
         )
     for place, message in enumerate(messages):
         _check_role(place, message, template)

@@ -87,7 +87,8 @@ def render_chat(
 
     Raises:
         UsageError: there is no template, it is wrong, passes a limit or refuses the messages; there is no message, or
-            one without a known role or without content (`check_messages`); tools are no JSON; a built-in template's control tokens are not in the tokenizer.
+            one without a known role or without content (`check_messages`); tools are no JSON; a built-in template's
+            control tokens are not in the tokenizer.
     """
     source = choose_template(tokenizer, template, tools)
     conversation = prepare(messages, source)
