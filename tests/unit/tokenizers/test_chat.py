@@ -181,6 +181,35 @@ def test_of_control_tokens_that_begin_alike_the_longest_is_meant():
     assert tokenizer.decode(found.ids) == found.text == "<|a|><|b|><|a|><|b|><|b|>"
 
 
+def test_answers_that_later_turns_cut_short_are_not_guessed(tokenizer):
+    """In plain words, an answer's end is known only where the whole turn comes again."""
+    shortened = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content if m.role == 'user' or loop.last else m.content[:2] }}\n"
+        "{% endfor %}{{ 'assistant: ' if add_generation_prompt }}"
+    )
+    found = render_chat(tokenizer, talk("Hi", "Hello"), template=shortened, infer_mask=True)
+    assert tokenizer.decode([n for n, counts in zip(found.ids, found.mask, strict=True) if counts]) == "Hello"
+    with pytest.raises(UsageError, match="the words of message 1 cannot be found"):
+        render_chat(tokenizer, talk("Hi", "Hello", "you"), template=shortened, infer_mask=True)
+
+
+def test_a_control_token_takes_no_spaces_from_an_answer(tmp_path):
+    """Outside of answers it does, where the file says so (`rstrip`); an answer's own words stay whole."""
+    from groundup.tokenizers.hub import load_tokenizer
+
+    made().save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["added_tokens"][1]["rstrip"] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = load_tokenizer(tmp_path)
+    template = (
+        "<|im_start|>{{ messages[0].content }}<|im_start|>"
+        "{% generation %}{{ messages[1].content }}<|im_end|>{% endgeneration %}"
+    )
+    found = render_chat(tokenizer, talk("  Hello", "  you"), template=template)
+    assert tokenizer.decode(found.ids[1:]) == "<|im_start|>Hello<|im_start|>  you<|im_end|>"
+
+
 def test_no_template():
     with pytest.raises(UsageError, match="no chat template"):
         render_chat(made(None), talk("Hello"))
