@@ -75,6 +75,12 @@ def test_parts_of_a_token_do_not_join_across_an_edge():
     assert 2 not in render_chat(odd, talk("end|>")).ids
 
 
+def test_a_template_sees_the_first_and_last_character_of_a_text():
+    """Though they could end or begin a control token, had the template written the rest beside them."""
+    seen = made("{{ messages[0].content[0] == '>' }} {{ messages[0].content[-1] == '<' }} {{ messages[0].content }}")
+    assert render_chat(seen, talk(">a<")).text == "True True >a<"
+
+
 def test_bos_is_neither_lacking_nor_doubled():
     for template in ("{{ messages[0].content }}", "{{ bos_token }}{{ bos_token }}{{ messages[0].content }}"):
         found = render_chat(made(template), talk("Hello"))

@@ -106,6 +106,14 @@ def test_inconsistent_files(change, message):
         ModelFile.parse(wrong.to_bytes(), "m")
 
 
+@pytest.mark.parametrize("number", [-(2**31), -(2**31) + 1, -1, 0, 2**31 - 1])
+def test_numbers_at_the_border_of_32_bits(number):
+    assert TrainerSpec.read(TrainerSpec(pad_id=number).write(), "m").pad_id == number
+    # A negative one has 10 bytes; the low half alone is read as well.
+    for value in (number, number & 0xFFFFFFFF):
+        assert TrainerSpec.read(protobuf.write_field(43, protobuf.VARINT, value), "m").pad_id == number
+
+
 def test_unknown_fields_are_kept():
     data = model().to_bytes() + protobuf.write_field(250, protobuf.BYTES, b"extension")
     assert ModelFile.parse(data, "m").to_bytes() == data
