@@ -216,6 +216,14 @@ def test_a_control_token_takes_no_spaces_from_an_answer(tmp_path):
     assert tokenizer.decode(found.ids[1:]) == "<|im_start|>Hello<|im_start|>  you<|im_end|>"
 
 
+def test_of_blocks_inside_one_another_the_outermost_counts(tokenizer):
+    nested = "x{% generation %}a{% generation %}b{% endgeneration %}c{% endgeneration %}y"
+    found = render_chat(tokenizer, talk("Hello"), template=nested)
+    assert found.text == "xabcy"
+    assert tokenizer.decode(found.ids) == "<|endoftext|>xabcy"
+    assert tokenizer.decode([n for n, counts in zip(found.ids, found.mask, strict=True) if counts]) == "abc"
+
+
 def test_no_template():
     with pytest.raises(UsageError, match="no chat template"):
         render_chat(made(None), talk("Hello"))
