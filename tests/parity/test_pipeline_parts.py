@@ -340,6 +340,8 @@ def test_far_children_are_found(scaled):
     for key, new in rules.items():
         assert table.longest(f"x{key}", 1) == (len(key), new)
     assert table.shortest(b"abcd") == "12"
+    # A NUL, which ends keys inside the table, is a character like others in a text.
+    assert table.longest("abc\0d", 0) == (2, "3")
     text = "xa abc abcd é 日本日 ba"
     assert {1, 3, 7, 12, 14, 16, 19} <= {match.start() for match in table.starts.finditer(text)}
     theirs = library_normalizers.Precompiled(data)
@@ -349,6 +351,16 @@ def test_far_children_are_found(scaled):
     file = ModelFile(pieces, normalizer=spec)
     reference = sentencepiece.SentencePieceProcessor(model_proto=file.to_bytes())
     assert SentencePiece(file).normalizer(text) == reference.Normalize(text)
+
+
+def test_a_rule_without_its_replacement_is_damage():
+    data = double_array({"a": "b"}, True)
+    assert dict(CharsMap(data).rules()) == {"a": "b"}
+    (size,) = struct.unpack_from("<I", data)
+    row = struct.unpack_from(f"<{size // 4}I", data, 4)
+    units = struct.pack(f"<I{len(row)}I", size, *(unit & 0x7FFFFFFF for unit in row))
+    with pytest.raises(CheckpointError, match="a rule has no replacement"):
+        CharsMap(units + data[4 + size :]).longest("a", 0)
 
 
 def precompiled_of(data):

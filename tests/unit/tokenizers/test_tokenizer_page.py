@@ -76,6 +76,7 @@ def test_the_page_shows_every_kind_of_command():
 @pytest.mark.parametrize("line", list(typed()))
 def test_commands_with_files_of_the_reader_are_understood(line):
     verb, rest = find_verb(shlex.split(line, comments=True)[1:])
+    assert rest is not None
     parse(load_command(verb), verb, rest)
 
 
