@@ -109,6 +109,11 @@ def _main(argv: list[str] | None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+    except OSError as error:
+        if error.filename is None:  # nothing that the user named
+            raise
+        print(f"groundup: {str(error.filename)[:200]}: {(error.strerror or 'cannot be used').lower()}", file=sys.stderr)
+        return 1
 
 
 def _run(words: list[str]) -> int:
