@@ -4,7 +4,7 @@ A rule (`Causal`, `Bidirectional`) is a small frozen description that a layer ho
 one forward call. A mask is dense only where it must be: plain causal rows use the kernels' own `is_causal`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -19,10 +19,16 @@ class Mask:
     """Either `causal` (query t sees keys 0..t of as many keys as queries) or `allowed`, (B or 1, 1 or H, T, S) bool.
 
     With neither, every query sees every key.
+
+    Attributes:
+        causal, allowed: who sees whom.
+        bias: (B or 1, H, T, S) floating, added to the scores before softmax; where a mask has one, it is already minus
+            infinity at every hidden key, so a kernel may add it and forget the rest.
     """
 
     causal: bool = False
     allowed: Tensor | None = None
+    bias: Tensor | None = None
 
     def dense(self, queries: int, keys: int, device: torch.device) -> Tensor:
         """(B or 1, 1 or H, T, S) bool: True where the query may see the key."""
@@ -30,6 +36,12 @@ class Mask:
             return self.allowed
         every = torch.ones(1, 1, queries, keys, dtype=torch.bool, device=device)
         return every.tril() if self.causal else every
+
+    def biased(self, bias: Tensor) -> "Mask":
+        """This mask, with something added to the scores of the keys that are seen. bias (B or 1, H, T, S) floating"""
+        if self.causal or self.allowed is not None:
+            bias = torch.where(self.dense(*bias.shape[-2:], bias.device), bias, -torch.inf)
+        return replace(self, bias=bias)
 
 
 class MaskRule(Protocol):

@@ -1,0 +1,179 @@
+"""Biases of the scores: equal in every way a row may arrive, with every kernel, and for a share of the heads."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from groundup.generation.few_rows import for_decoding, is_standard
+from groundup.layers.attention import Attention
+from groundup.layers.context import Context
+from groundup.layers.masks import Bidirectional, Causal
+from groundup.layers.position_bias import ALiBi, PositionBias, RoundedALiBi
+from groundup.models.configs.llama import LlamaConfig
+from groundup.models.text.llama import Llama
+from groundup.observe import observe
+from groundup.training.activation_checkpointing import checkpointed
+from groundup.training.kernels import attention as tiled
+from groundup.training.kernels.install import accelerated
+
+BIASES = {"alibi": ALiBi, "alibi rounded": RoundedALiBi}
+SHAPE = dict(
+    vocab_size=48, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=32, initializer_range=0.2,
+)  # fmt: skip
+
+
+class Biased(Llama):
+    """A Llama with a bias in place of rotary positions; parameters of the bias leave their start."""
+
+    make_bias: type[PositionBias] = ALiBi
+
+    def make_attention(self, i, **changes):
+        return super().make_attention(i, rope=None, position_bias=self.make_bias(4), **changes)
+
+
+@pytest.fixture(params=BIASES)
+def model(request):
+    torch.manual_seed(0)
+    kind = type(request.param, (Biased,), {"make_bias": BIASES[request.param]})
+    model = kind.build(LlamaConfig(**SHAPE)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "position_bias" in name:
+                parameter.add_(torch.rand_like(parameter))
+    return model
+
+
+def ids(rows=2, length=12, seed=1):
+    return torch.randint(1, 48, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_bias_is_added_to_the_scores_before_softmax():
+    """By hand: scores, bias, causal mask, softmax, values."""
+    torch.manual_seed(0)
+    layer, x, context = Attention(16, 4, position_bias=ALiBi(4)), torch.randn(2, 6, 16), Context(torch.arange(6)[None])
+    q, k, v = (p(x).unflatten(-1, (4, 4)).transpose(1, 2) for p in (layer.q_proj, layer.k_proj, layer.v_proj))
+    scores = q @ k.mT / 2
+    for h, slope in enumerate([2**-2, 2**-4, 2**-6, 2**-8]):
+        for i in range(6):
+            for j in range(6):
+                scores[:, h, i, j] += -slope * (i - j) if j <= i else -torch.inf
+    expected = layer.o_proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+    assert_close(layer(x, context), expected)
+
+
+def test_later_keys_count_like_earlier_ones_without_a_causal_mask():
+    bias = Context(torch.arange(5)[None]).mask(Bidirectional(), ALiBi(2)).bias
+    assert torch.equal(bias, bias.mT)
+
+
+def test_steps_padding_and_packing_equal_plain_rows(model):
+    x, lengths = ids(rows=3), (12, 7, 3)
+    documents = torch.stack([(torch.arange(12) >= 12 - n).long() for n in lengths])
+    state, more = model.make_state(3, 20), ids(rows=3, length=3, seed=2)
+    with torch.no_grad():
+        prefilled = model(x, documents=documents, state=state)
+        stepped = torch.cat([model(more[:, :2], state=state), model(more[:, 2:], state=state)], 1)
+        for row, n in enumerate(lengths):
+            alone = model(torch.cat((x[row : row + 1, -n:], more[row : row + 1]), 1))[0]
+            assert_close(prefilled[row, -n:], alone[:n])
+            assert_close(stepped[row], alone[n:])
+        packed = model(x[:1], documents=torch.tensor([[1] * 5 + [2] * 4 + [0] * 3]))
+        assert_close(packed[:, 5:9], model(x[:1, 5:9]))
+
+
+def test_even_steps_equal_one_pass(model):
+    x, state = ids(), model.make_state(2, 12)
+    with torch.no_grad():
+        parts = [model(x[:, a:b], state=state) for a, b in [(0, 5), (5, 8), (8, 9), (9, 10), (10, 12)]]
+        assert_close(torch.cat(parts, 1), model(x))
+
+
+def test_positions_matter(model):
+    """Without the bias a block cannot tell the order of the tokens before the last."""
+    x = ids(rows=1)
+    swapped = x[:, [0, 2, 1, *range(3, 12)]]
+    assert not torch.equal(x, swapped)
+    with torch.no_grad():
+        assert not torch.allclose(model(x)[:, -1], model(swapped)[:, -1], atol=1e-4)
+
+
+def gradients(model, x, documents, **forms):
+    model.zero_grad()
+    logits = model(x, documents=documents)
+    F.cross_entropy(logits[:, :-1].flatten(0, 1), x[:, 1:].flatten()).backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("documents", [None, torch.tensor([[1] * 5 + [2] * 7, [0] * 3 + [1] * 9])])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_kernels_give_the_same_values_and_gradients(model, documents, compiled, monkeypatch):
+    monkeypatch.setattr(tiled, "TILE", 5)
+    monkeypatch.setattr(tiled, "pays", lambda *_: True)
+    expected = gradients(model, ids(), documents)
+    with accelerated(model, compiled=compiled):
+        assert type(model.blocks["0"].attn.core) is tiled.TiledCore
+        found = gradients(model, ids(), documents)
+    assert_close(found, expected, atol=2e-5, rtol=1e-4)  # sums in another order
+    assert all(gradient.abs().sum() > 0 for gradient in found[1].values())
+
+
+def test_activation_checkpointing_gives_the_same_gradients(model):
+    expected = gradients(model, ids(), None)
+    with checkpointed(model):
+        assert_close(gradients(model, ids(), None), expected)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_gradients(model):
+    from groundup.training.compilation import can_compile, compiled
+
+    if not can_compile():
+        pytest.skip("no working C++ compiler")
+    expected = gradients(model, ids(), None)
+    call = compiled(model, active=True)
+    model.zero_grad()
+    logits = call(ids())
+    F.cross_entropy(logits[:, :-1].flatten(0, 1), ids()[:, 1:].flatten()).backward()
+    assert_close(logits.detach(), expected[0])
+    assert_close({name: p.grad for name, p in model.named_parameters()}, expected[1], atol=1e-5, rtol=1e-4)
+
+
+def test_decoding_kernels_step_aside(model):
+    pytest.importorskip("numba")
+    assert not is_standard(model.blocks["0"])
+    view = for_decoding(model, fewest_parameters=0)
+    states = [m.make_state(2, 12) for m in (model, view)]
+    with torch.inference_mode():
+        for part in (slice(0, 5), slice(5, 6), slice(6, 7)):
+            expected, found = (m(ids()[:, part], state=s) for m, s in zip((model, view), states, strict=True))
+            assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_observed_weights_contain_the_bias(model):
+    with observe(model, ["blocks.1.attn.core"]) as seen, torch.no_grad():
+        model(ids())
+    attn, (core, q, k, _) = model.blocks["1"].attn, seen._cores["blocks.1.attn.core"][0]
+    weights = seen.attention("blocks.1.attn")
+    assert_close(weights.sum(-1), torch.ones(2, 4, 12))
+    without = core.weights(q, k, Context(torch.arange(12)[None]).mask(attn.mask))
+    assert not torch.allclose(weights, without, atol=1e-3)
+    value = seen["blocks.1.attn.core"]
+    assert value.shape == (2, 4, 12, 16)
+
+
+def test_a_share_of_the_heads_gets_its_own_slopes(model):
+    whole, part = ALiBi(6), ALiBi(6)
+    part.heads = range(4, 6)
+    context = Context(torch.arange(7)[None])
+    assert torch.equal(part(context), whole(context)[:, 4:])
+    assert torch.equal(context.mask(Causal(), part).bias, context.mask(Causal(), whole).bias[:, 4:])
+
+
+def test_one_forward_pass_computes_equal_biases_once():
+    context = Context(torch.arange(7)[None])
+    assert context.mask(Causal(), ALiBi(4)) is context.mask(Causal(), ALiBi(4))
+    assert context.mask(Causal(), ALiBi(4)) is not context.mask(Causal(), ALiBi(4, scale=0.5))
+    assert context.mask(Causal(), ALiBi(4)) is not context.mask(Bidirectional(), ALiBi(4))
+    assert context.mask(Causal()).bias is None
