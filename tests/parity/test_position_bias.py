@@ -7,7 +7,8 @@ from torch.testing import assert_close
 
 from groundup.layers.attention import Attention
 from groundup.layers.context import Context, document_positions
-from groundup.layers.position_bias import ALiBi, RoundedALiBi, alibi_slopes
+from groundup.layers.masks import Bidirectional
+from groundup.layers.position_bias import ALiBi, RoundedALiBi, T5Bias, alibi_slopes, t5_bucket
 
 HEADS = [1, 2, 3, 4, 5, 6, 7, 8, 12, 14, 16, 20, 24, 32, 40, 71, 112]
 
@@ -90,3 +91,46 @@ def test_attention_of_bloom_and_falcon(family, num_heads):
 def _without(attention: Attention) -> Attention:
     attention.position_bias = None
     return attention
+
+
+@pytest.mark.row("LAY-42", reference="transformers: T5")
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (32, 64), (16, 40), (8, 20), (64, 1000)])
+def test_buckets_of_t5(bidirectional, num_buckets, max_distance):
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    distance = torch.arange(-1500, 1501)
+    expected = T5Attention._relative_position_bucket(-distance, bidirectional, num_buckets, max_distance)
+    assert torch.equal(t5_bucket(distance, num_buckets, max_distance, bidirectional), expected)
+    assert expected.unique().numel() == (num_buckets - 1 if bidirectional else num_buckets)  # 0 ahead does not occur
+
+
+@pytest.mark.row("LAY-42", reference="transformers: T5")
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_attention_of_t5(part):
+    """The first layer's self-attention of both stacks, values and gradients of the table."""
+    torch.manual_seed(0)
+    config = tf.T5Config(
+        vocab_size=32, d_model=24, d_kv=6, num_heads=4, d_ff=8, num_layers=1, dropout_rate=0,
+        relative_attention_num_buckets=8, relative_attention_max_distance=20,
+    )  # fmt: skip
+    theirs = getattr(tf.T5Model(config), part).block[0].layer[0].SelfAttention
+    bias = T5Bias(4, 8, 20, bidirectional=part == "encoder")
+    mask = {"mask": Bidirectional()} if part == "encoder" else {}
+    ours = Attention(24, 4, head_dim=6, scale=1.0, position_bias=bias, **mask)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.5)
+        for a, b in (("q_proj", "q"), ("k_proj", "k"), ("v_proj", "v"), ("o_proj", "o")):
+            getattr(ours, a).weight.copy_(getattr(theirs, b).weight)
+        bias.weight.copy_(theirs.relative_attention_bias.weight)
+    x = torch.randn(2, 30, 24)
+    hidden = torch.full((30, 30), torch.finfo(torch.float32).min).triu(1)[None, None]
+    expected = theirs(x, mask=None if part == "encoder" else hidden)[0]
+    found = ours(x, plain(30))
+    assert_close(found, expected, atol=2e-5, rtol=1e-5)  # scores of about 10 that are not divided by sqrt(d)
+    for y in (found, expected):
+        y.square().sum().backward()
+    gradient = theirs.relative_attention_bias.weight.grad
+    assert_close(bias.weight.grad, gradient, atol=1e-4 * gradient.abs().max().item(), rtol=1e-4)
+    assert (bias.weight.grad.abs().sum(1) > 0).sum() >= 7

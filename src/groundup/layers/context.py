@@ -20,17 +20,19 @@ class Context:
     """One forward call, as its layers see it.
 
     Attributes:
-        positions: (B, T) or (1, T) int64, what position encodings count.
+        positions: (B, T) or (1, T) int64, what position encodings count; with a last dimension of 2 for GLM's pairs.
         documents: (B, T) int64 or None. 0 is padding; equal numbers attend to each other; a document is one run of
             equal numbers.
         state: what earlier calls left, or None.
         placement: where this call's tokens stand in the state, or None without one.
+        segments: (B, T) int64 or None, parts of a row: sentence A and B, source and target.
     """
 
     positions: Tensor
     documents: Tensor | None = None
     state: "State | None" = None
     placement: "Placement | None" = None
+    segments: Tensor | None = None
     _masks: dict[Hashable, Mask] = field(default_factory=dict, repr=False)
     _rotations: dict[tuple[Rope, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 

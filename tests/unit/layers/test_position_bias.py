@@ -1,5 +1,9 @@
 """Biases of the scores: equal in every way a row may arrive, with every kernel, and for a share of the heads."""
 
+import math
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +13,7 @@ from groundup.generation.few_rows import for_decoding, is_standard
 from groundup.layers.attention import Attention
 from groundup.layers.context import Context
 from groundup.layers.masks import Bidirectional, Causal
-from groundup.layers.position_bias import ALiBi, PositionBias, RoundedALiBi
+from groundup.layers.position_bias import ALiBi, KerpleLogarithmic, KerplePower, PositionBias, RoundedALiBi, T5Bias
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.text.llama import Llama
 from groundup.observe import observe
@@ -17,7 +21,13 @@ from groundup.training.activation_checkpointing import checkpointed
 from groundup.training.kernels import attention as tiled
 from groundup.training.kernels.install import accelerated
 
-BIASES = {"alibi": ALiBi, "alibi rounded": RoundedALiBi}
+BIASES = {
+    "alibi": ALiBi,
+    "alibi rounded": RoundedALiBi,
+    "kerple power": KerplePower,
+    "kerple logarithmic": KerpleLogarithmic,
+    "t5": partial(T5Bias, num_buckets=8, max_distance=10),
+}
 SHAPE = dict(
     vocab_size=48, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=32, initializer_range=0.2,
@@ -27,10 +37,10 @@ SHAPE = dict(
 class Biased(Llama):
     """A Llama with a bias in place of rotary positions; parameters of the bias leave their start."""
 
-    make_bias: type[PositionBias] = ALiBi
+    make_bias: Callable[[int], PositionBias] = ALiBi
 
     def make_attention(self, i, **changes):
-        return super().make_attention(i, rope=None, position_bias=self.make_bias(4), **changes)
+        return super().make_attention(i, rope=None, position_bias=type(self).make_bias(4), **changes)
 
 
 @pytest.fixture(params=BIASES)
@@ -177,3 +187,63 @@ def test_one_forward_pass_computes_equal_biases_once():
     assert context.mask(Causal(), ALiBi(4)) is not context.mask(Causal(), ALiBi(4, scale=0.5))
     assert context.mask(Causal(), ALiBi(4)) is not context.mask(Bidirectional(), ALiBi(4))
     assert context.mask(Causal()).bias is None
+
+
+@pytest.mark.row("LAY-41", reference="hand calculation: Chi et al. 2022, equations 5 and 6")
+@pytest.mark.parametrize("kind", [KerplePower, KerpleLogarithmic])
+def test_kerple_by_its_formulas_pair_by_pair(kind):
+    torch.manual_seed(0)
+    bias = kind(3)
+    with torch.no_grad():
+        for parameter in bias.parameters():
+            parameter.add_(torch.randn(3))
+    found = Context(torch.arange(6)[None]).mask(Bidirectional(), bias).bias
+    assert found.shape == (1, 3, 6, 6)
+    r1, r2 = bias.r1.tolist(), bias.r2.tolist()
+    for h in range(3):
+        for i in range(6):
+            for j in range(6):
+                n = abs(i - j)
+                value = -r1[h] * (n ** r2[h] if kind is KerplePower else math.log(1 + r2[h] * n))
+                assert found[0, h, i, j].item() == pytest.approx(value, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.row("LAY-41", reference="hand calculation: Chi et al. 2022, equations 5 and 6")
+@pytest.mark.parametrize("kind", [KerplePower, KerpleLogarithmic])
+def test_kerple_learns_its_shape_and_stays_a_kernel(kind):
+    """Gradients of r1 and r2 by finite differences, both positive after any step, and minus the distance stays
+    conditionally positive definite: c K c >= 0 for every c that sums to 0.
+    """
+    torch.manual_seed(0)
+    layer = Attention(12, 3, position_bias=kind(3)).double()
+    x, context = torch.randn(1, 7, 12, dtype=torch.float64), Context(torch.arange(7)[None])
+
+    def loss(parameter, index, step):
+        with torch.no_grad():
+            parameter[index] += step
+            value = layer(x, Context(torch.arange(7)[None])).sin().sum().item()
+            parameter[index] -= step
+        return value
+
+    layer(x, context).sin().sum().backward()
+    for name, parameter in layer.position_bias.named_parameters():
+        for index in range(3):
+            slope = (loss(parameter, index, 1e-2) - loss(parameter, index, -1e-2)) / 2e-2
+            assert parameter.grad[index].item() == pytest.approx(slope, rel=1e-3, abs=1e-5), name
+    with torch.no_grad():
+        for parameter in layer.position_bias.parameters():
+            parameter.mul_(3).sub_(1)
+    bias = layer.position_bias
+    assert (bias.r1 > 0).all()
+    assert (bias.r2 > 0).all()
+    if kind is KerplePower:
+        assert (bias.r2 < 2).all()
+    kernel = bias(Context(torch.arange(40)[None]))[0].double()  # (H, S, S)
+    centre = torch.eye(40, dtype=torch.float64) - 1 / 40
+    assert torch.linalg.eigvalsh(centre @ kernel @ centre).min() > -1e-5
+
+
+@pytest.mark.row("LAY-41", reference="property: power with exponent 1 is ALiBi")
+def test_kerple_power_begins_as_alibi():
+    context = Context(torch.arange(9)[None])
+    assert_close(KerplePower(6)(context), ALiBi(6)(context))
