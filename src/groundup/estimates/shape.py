@@ -73,19 +73,23 @@ class Shape:
             context=context,
             tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma"))),
             learned_positions=context if gpt2 else 0,
-            attention_bias=bool(read.optional("attention_bias", gpt2)) or family == "qwen2",
+            attention_bias=bool(read.optional("attention_bias", gpt2 or family == "glm")) or family == "qwen2",
             mlp_bias=bool(read.optional("mlp_bias", gpt2)),
             layer_norm=gpt2,
             gated=not gpt2,
-            out_bias=False if family == "qwen2" else None,
+            out_bias=False if family in ("qwen2", "glm", "glm4") else None,
+            block_norms=4 if family in SANDWICH else 2,
             head_norms={"qwen3": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim}.get(family, 0),
         )
 
 
-KNOWN = ("gpt2", "gemma", "llama", "mistral", "olmo2", "parts", "phi3", "qwen2", "qwen3")
+KNOWN = ("gpt2", "gemma", "glm", "glm4", "llama", "mistral", "olmo2", "parts", "phi3", "qwen2", "qwen3")
 """The families whose parts are counted here."""
 
-HEAD_DIM = {"qwen3": 128, "gemma": 256}
+SANDWICH = ("glm4",)
+"""Families with a norm at both ends of each branch."""
+
+HEAD_DIM = {"qwen3": 128, "gemma": 256, "glm": 128, "glm4": 128}
 """Width of a head where a config does not tell, unless it follows from the others."""
 
 

@@ -10,6 +10,8 @@ from pydantic import Field
 from groundup.base.errors import CheckpointError, UsageError, did_you_mean
 from groundup.models.configs.base import ModelConfig
 from groundup.models.configs.gemma import GemmaConfig
+from groundup.models.configs.glm import GlmConfig
+from groundup.models.configs.glm4 import Glm4Config
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mistral import MistralConfig
@@ -34,6 +36,8 @@ FAMILIES: dict[str, Family] = {
     "gpt2": Family(GPT2Config, "groundup.models.text.gpt2:GPT2"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
+    "glm": Family(GlmConfig, "groundup.models.text.glm:Glm"),
+    "glm4": Family(Glm4Config, "groundup.models.text.glm4:Glm4"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
     "parts": Family(PartsConfig, "groundup.models.text.parts:Parts"),
