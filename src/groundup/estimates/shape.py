@@ -55,6 +55,10 @@ class Shape:
         if family not in KNOWN:
             raise UsageError(f"estimates know the families {', '.join(KNOWN)}, not `{family}`")
         gpt2 = family == "gpt2"
+        if family in RENAMED and isinstance(config, dict):
+            from groundup.models.catalogue import config_from_hf
+
+            read = _Reader(config_from_hf(config))
         hidden, heads = read.number("hidden_size", "n_embd"), read.number("num_attention_heads", "n_head")
         intermediate = read.optional("intermediate_size") or read.optional("n_inner")
         if intermediate is None and not gpt2:
@@ -73,18 +77,25 @@ class Shape:
             context=context,
             tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma"))),
             learned_positions=context if gpt2 else 0,
-            attention_bias=bool(read.optional("attention_bias", gpt2 or family == "glm")) or family == "qwen2",
+            attention_bias=bool(read.optional("attention_bias", gpt2 or family in ("glm", "glm4")))
+            or bool(family == "qwen2" or (family == "chatglm" and read.optional("mlp_bias"))),
             mlp_bias=bool(read.optional("mlp_bias", gpt2)),
             layer_norm=gpt2,
             gated=not gpt2,
-            out_bias=False if family in ("qwen2", "glm", "glm4") else None,
+            out_bias=bool(read.optional("mlp_bias")) if family in OWN_OUT_BIAS else None,
             block_norms=4 if family in SANDWICH else 2,
             head_norms={"qwen3": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim}.get(family, 0),
         )
 
 
-KNOWN = ("gpt2", "gemma", "glm", "glm4", "llama", "mistral", "olmo2", "parts", "phi3", "qwen2", "qwen3")
+KNOWN = ("chatglm", "gpt2", "gemma", "glm", "glm4", "llama", "mistral", "olmo2", "parts", "phi3", "qwen2", "qwen3")
 """The families whose parts are counted here."""
+
+RENAMED = ("chatglm",)
+"""Families whose config.json has names of its own."""
+
+OWN_OUT_BIAS = ("qwen2", "glm", "glm4", "chatglm")
+"""Families with biases on queries, keys and values that the output projection lacks."""
 
 SANDWICH = ("glm4",)
 """Families with a norm at both ends of each branch."""

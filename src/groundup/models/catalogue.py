@@ -9,6 +9,7 @@ from pydantic import Field
 
 from groundup.base.errors import CheckpointError, UsageError, did_you_mean
 from groundup.models.configs.base import ModelConfig
+from groundup.models.configs.chatglm import ChatGLMConfig
 from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.glm import GlmConfig
 from groundup.models.configs.glm4 import Glm4Config
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Family] = {
     "gpt2": Family(GPT2Config, "groundup.models.text.gpt2:GPT2"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
+    "chatglm": Family(ChatGLMConfig, "groundup.models.text.chatglm:ChatGLM"),
     "glm": Family(GlmConfig, "groundup.models.text.glm:Glm"),
     "glm4": Family(Glm4Config, "groundup.models.text.glm4:Glm4"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
