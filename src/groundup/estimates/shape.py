@@ -58,7 +58,8 @@ class Shape:
         if family in RENAMED and isinstance(config, dict):
             from groundup.models.catalogue import config_from_hf
 
-            read = _Reader(config_from_hf(config))
+            renamed = config_from_hf(config)
+            family, read = renamed.model_type, _Reader(renamed)
         hidden, heads = read.number("hidden_size", "n_embd"), read.number("num_attention_heads", "n_head")
         intermediate = read.optional("intermediate_size") or read.optional("n_inner")
         if intermediate is None and not gpt2:
@@ -75,24 +76,44 @@ class Shape:
             kv_heads=kv_heads,
             head_dim=head_dim,
             context=context,
-            tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma"))),
+            tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma", *FIRST_GLM))),
             learned_positions=context if gpt2 else 0,
-            attention_bias=bool(read.optional("attention_bias", gpt2 or family in ("glm", "glm4")))
+            attention_bias=bool(
+                read.optional("attention_bias", gpt2 or family in FIRST_GLM or family in ("glm", "glm4"))
+            )
             or bool(family == "qwen2" or (family == "chatglm" and read.optional("mlp_bias"))),
-            mlp_bias=bool(read.optional("mlp_bias", gpt2)),
-            layer_norm=gpt2,
-            gated=not gpt2,
+            mlp_bias=bool(read.optional("mlp_bias", gpt2 or family in FIRST_GLM)),
+            layer_norm=gpt2 or family in FIRST_GLM,
+            gated=not gpt2 and family != "chatglm_6b",
             out_bias=bool(read.optional("mlp_bias")) if family in OWN_OUT_BIAS else None,
             block_norms=4 if family in SANDWICH else 2,
             head_norms={"qwen3": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim}.get(family, 0),
         )
 
 
-KNOWN = ("chatglm", "gpt2", "gemma", "glm", "glm4", "llama", "mistral", "olmo2", "parts", "phi3", "qwen2", "qwen3")
+KNOWN = (
+    "chatglm",
+    "chatglm_6b",
+    "glm_130b",
+    "gpt2",
+    "gemma",
+    "glm",
+    "glm4",
+    "llama",
+    "mistral",
+    "olmo2",
+    "parts",
+    "phi3",
+    "qwen2",
+    "qwen3",
+)
 """The families whose parts are counted here."""
 
-RENAMED = ("chatglm",)
+RENAMED = ("chatglm", "chatglm_6b", "glm_130b")
 """Families whose config.json has names of its own."""
+
+FIRST_GLM = ("glm_130b", "chatglm_6b")
+"""Families with LayerNorm and biases in every layer."""
 
 OWN_OUT_BIAS = ("qwen2", "glm", "glm4", "chatglm")
 """Families with biases on queries, keys and values that the output projection lacks."""

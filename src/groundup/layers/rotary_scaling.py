@@ -47,6 +47,16 @@ class DynamicNTKScaling(Scaling):
         return raise_theta(frequencies, ratio)
 
 
+@dataclass(frozen=True)
+class HalfPrecision(Scaling):
+    """Frequencies rounded to float16, as ChatGLM-6B's code holds them: near position 2000 an angle is off by up to a
+    quarter of a radian, and the model has learned it so.
+    """
+
+    def __call__(self, frequencies: Tensor, theta: float, length: Tensor) -> Tensor:
+        return frequencies.half().float()
+
+
 def raise_theta(frequencies: Tensor, ratio: Tensor) -> Tensor:
     """(theta * ratio^(dim / (dim - 2)))^(-2j / dim) = theta^(-2j / dim) * ratio^(-j / (dim/2 - 1))"""
     pairs = len(frequencies)

@@ -10,9 +10,11 @@ from pydantic import Field
 from groundup.base.errors import CheckpointError, UsageError, did_you_mean
 from groundup.models.configs.base import ModelConfig
 from groundup.models.configs.chatglm import ChatGLMConfig
+from groundup.models.configs.chatglm_6b import ChatGLM6BConfig
 from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.glm import GlmConfig
 from groundup.models.configs.glm4 import Glm4Config
+from groundup.models.configs.glm_130b import GLM130BConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mistral import MistralConfig
@@ -37,6 +39,8 @@ FAMILIES: dict[str, Family] = {
     "gpt2": Family(GPT2Config, "groundup.models.text.gpt2:GPT2"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
+    "glm_130b": Family(GLM130BConfig, "groundup.models.text.glm_130b:GLM130B"),
+    "chatglm_6b": Family(ChatGLM6BConfig, "groundup.models.text.chatglm_6b:ChatGLM6B"),
     "chatglm": Family(ChatGLMConfig, "groundup.models.text.chatglm:ChatGLM"),
     "glm": Family(GlmConfig, "groundup.models.text.glm:Glm"),
     "glm4": Family(Glm4Config, "groundup.models.text.glm4:Glm4"),
@@ -70,6 +74,8 @@ def config_from_hf(values: dict[str, Any]) -> ModelConfig:
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
         raise CheckpointError("config.json has no `model_type`, so the family is not known")
+    if ChatGLM6BConfig.reads(values):
+        model_type = ChatGLM6BConfig.family()
     return family(model_type).config.from_hf(values)
 
 
