@@ -64,6 +64,8 @@ class Shape:
         intermediate = read.optional("intermediate_size") or read.optional("n_inner")
         if intermediate is None and not gpt2:
             raise UsageError("the config lacks `intermediate_size`")
+        if intermediate is not None and family == "qwen":
+            intermediate //= 2  # told for both halves together
         kv_heads = read.optional("num_key_value_heads") or heads
         head_dim = read.optional("head_dim") or HEAD_DIM.get(family, hidden // heads)
         context = read.optional("max_position_embeddings") or read.optional("n_positions") or (1024 if gpt2 else 2048)
@@ -81,7 +83,7 @@ class Shape:
             attention_bias=bool(
                 read.optional("attention_bias", gpt2 or family in FIRST_GLM or family in ("glm", "glm4"))
             )
-            or bool(family == "qwen2" or (family == "chatglm" and read.optional("mlp_bias"))),
+            or bool(family in ("qwen", "qwen2") or (family == "chatglm" and read.optional("mlp_bias"))),
             mlp_bias=bool(read.optional("mlp_bias", gpt2 or family in FIRST_GLM)),
             layer_norm=gpt2 or family in FIRST_GLM,
             gated=not gpt2 and family != "chatglm_6b",
@@ -104,18 +106,19 @@ KNOWN = (
     "olmo2",
     "parts",
     "phi3",
+    "qwen",
     "qwen2",
     "qwen3",
 )
 """The families whose parts are counted here."""
 
-RENAMED = ("chatglm", "chatglm_6b", "glm_130b")
+RENAMED = ("qwen", "chatglm", "chatglm_6b", "glm_130b")
 """Families whose config.json has names of its own."""
 
 FIRST_GLM = ("glm_130b", "chatglm_6b")
 """Families with LayerNorm and biases in every layer."""
 
-OWN_OUT_BIAS = ("qwen2", "glm", "glm4", "chatglm")
+OWN_OUT_BIAS = ("qwen", "qwen2", "glm", "glm4", "chatglm")
 """Families with biases on queries, keys and values that the output projection lacks."""
 
 SANDWICH = ("glm4",)

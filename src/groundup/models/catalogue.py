@@ -21,6 +21,7 @@ from groundup.models.configs.mistral import MistralConfig
 from groundup.models.configs.olmo2 import Olmo2Config
 from groundup.models.configs.parts import PartsConfig
 from groundup.models.configs.phi3 import Phi3Config
+from groundup.models.configs.qwen import QwenConfig
 from groundup.models.configs.qwen2 import Qwen2Config
 from groundup.models.configs.qwen3 import Qwen3Config
 
@@ -48,6 +49,7 @@ FAMILIES: dict[str, Family] = {
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
     "parts": Family(PartsConfig, "groundup.models.text.parts:Parts"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
+    "qwen": Family(QwenConfig, "groundup.models.text.qwen:Qwen"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
     "qwen3": Family(Qwen3Config, "groundup.models.text.qwen3:Qwen3"),
 }
