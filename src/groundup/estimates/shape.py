@@ -78,7 +78,9 @@ class Shape:
             kv_heads=kv_heads,
             head_dim=head_dim,
             context=context,
-            tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma", *FIRST_GLM))),
+            tied=bool(
+                read.optional("tie_word_embeddings", family in ("gpt2", "gemma", "gemma2", "gemma3_text", *FIRST_GLM))
+            ),
             learned_positions=context if gpt2 else 0,
             attention_bias=bool(
                 read.optional("attention_bias", gpt2 or family in FIRST_GLM or family in ("glm", "glm4"))
@@ -89,7 +91,9 @@ class Shape:
             gated=not gpt2 and family != "chatglm_6b",
             out_bias=bool(read.optional("mlp_bias")) if family in OWN_OUT_BIAS else None,
             block_norms=4 if family in SANDWICH else 2,
-            head_norms={"qwen3": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim}.get(family, 0),
+            head_norms={"qwen3": 2 * head_dim, "gemma3_text": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim}.get(
+                family, 0
+            ),
         )
 
 
@@ -99,6 +103,8 @@ KNOWN = (
     "glm_130b",
     "gpt2",
     "gemma",
+    "gemma2",
+    "gemma3_text",
     "glm",
     "glm4",
     "llama",
@@ -121,10 +127,10 @@ FIRST_GLM = ("glm_130b", "chatglm_6b")
 OWN_OUT_BIAS = ("qwen", "qwen2", "glm", "glm4", "chatglm")
 """Families with biases on queries, keys and values that the output projection lacks."""
 
-SANDWICH = ("glm4",)
+SANDWICH = ("glm4", "gemma2", "gemma3_text")
 """Families with a norm at both ends of each branch."""
 
-HEAD_DIM = {"qwen3": 128, "gemma": 256, "glm": 128, "glm4": 128}
+HEAD_DIM = {"qwen3": 128, "gemma": 256, "gemma2": 256, "gemma3_text": 256, "glm": 128, "glm4": 128}
 """Width of a head where a config does not tell, unless it follows from the others."""
 
 

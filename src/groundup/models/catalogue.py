@@ -12,6 +12,8 @@ from groundup.models.configs.base import ModelConfig
 from groundup.models.configs.chatglm import ChatGLMConfig
 from groundup.models.configs.chatglm_6b import ChatGLM6BConfig
 from groundup.models.configs.gemma import GemmaConfig
+from groundup.models.configs.gemma2 import Gemma2Config
+from groundup.models.configs.gemma3 import Gemma3Config
 from groundup.models.configs.glm import GlmConfig
 from groundup.models.configs.glm4 import Glm4Config
 from groundup.models.configs.glm_130b import GLM130BConfig
@@ -40,6 +42,8 @@ FAMILIES: dict[str, Family] = {
     "gpt2": Family(GPT2Config, "groundup.models.text.gpt2:GPT2"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
+    "gemma2": Family(Gemma2Config, "groundup.models.text.gemma2:Gemma2"),
+    "gemma3_text": Family(Gemma3Config, "groundup.models.text.gemma3:Gemma3"),
     "glm_130b": Family(GLM130BConfig, "groundup.models.text.glm_130b:GLM130B"),
     "chatglm_6b": Family(ChatGLM6BConfig, "groundup.models.text.chatglm_6b:ChatGLM6B"),
     "chatglm": Family(ChatGLMConfig, "groundup.models.text.chatglm:ChatGLM"),
