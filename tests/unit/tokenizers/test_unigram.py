@@ -195,3 +195,23 @@ def test_required_characters_and_size():
         learn_pieces({}, 10)
     with pytest.raises(UsageError, match="keep"):
         learn_pieces(words, 5, UnigramSettings(keep=1.0))
+
+
+def test_progress_is_even_and_reaches_the_end():
+    """No step of more than a tenth, though the first round holds most of the work, and EM drops pieces of its own."""
+    generator, told = random.Random(5), []
+    words = Counter("".join(generator.choices("aabbcdefgh", k=generator.randint(3, 12))) for _ in range(3000))
+    learn_pieces(words, 300, progress=lambda done, total: told.append((done, total)))
+    assert {total for _, total in told} == {300}
+    done = [0, *(done for done, _ in told)]
+    assert done[-1] == 300
+    steps = [after - before for before, after in itertools.pairwise(done)]
+    assert min(steps) >= 0
+    assert max(steps) <= 30
+    assert 100 < len(told) < 3000
+
+
+def test_progress_where_nothing_is_to_be_let_go():
+    told = []
+    learn_pieces({"ab": 2, "ba": 1}, 50, progress=lambda *both: told.append(both))
+    assert told[-1] == (50, 50)
