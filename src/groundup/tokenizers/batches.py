@@ -18,7 +18,6 @@ from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from groundup.base.console import warn
 from groundup.base.errors import GroundupError
 from groundup.base.threads import default_threads
 from groundup.tokenizers.compiled import portions
@@ -86,7 +85,7 @@ def _start(tokenizer: Tokenizer) -> "Team | None":
     try:
         return Team(tokenizer, default_threads())
     except (OSError, GroundupError, NotImplementedError) as error:
-        warn(f"no process to encode in could be started ({error}): encoding in this one")
+        _warn(f"no process to encode in could be started ({error}): encoding in this one")
         return None
 
 
@@ -184,8 +183,14 @@ class _Batch:
             with self._lock:
                 if not (self.team.dead or self.team.closed):
                     self.team.dead = True
-                    warn(f"{error}: encoding in this one")
+                    _warn(f"{error}: encoding in this one")
             return None
+
+
+def _warn(text: str) -> None:
+    from groundup.base.console import warn  # a process that encodes need not load it
+
+    warn(text)
 
 
 def identity(tokenizer: Tokenizer) -> str:

@@ -308,6 +308,7 @@ def test_memory_is_that_of_the_different_words(kind, workers, small_portions, mo
 
 def test_memory_of_compiled_counting_is_that_of_the_different_words(small_portions):
     pytest.importorskip("numba")
+    counting.count_pieces(long_words(20), ByPattern("gpt2"), workers=2)  # loads the loops
 
     def peak(texts):
         tracemalloc.start()

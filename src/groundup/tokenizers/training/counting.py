@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from groundup.base.console import warn
 from groundup.base.errors import GroundupError
 from groundup.base.threads import default_threads
 from groundup.tokenizers import kernels
@@ -151,6 +150,8 @@ def _in_processes(portions: Iterator[list[str]], splitter: Splitter, workers: in
         try:
             helpers = start(WORKER, workers, stack)
         except (OSError, GroundupError) as error:
+            from groundup.base.console import warn  # a process that counts need not load it
+
             warn(f"no process to count in could be started ({error}): counting in this one")
             return count_here(portions, splitter)
 
