@@ -7,7 +7,7 @@ none.
 
 import json
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from groundup.base.errors import GroundupError
 from groundup.tokenizers.batches import identity, ids_as_bytes
@@ -15,7 +15,7 @@ from groundup.tokenizers.hub import load_tokenizer
 from groundup.tokenizers.processes import messages, serve, write_message
 
 
-def encode(read: BinaryIO, write: BinaryIO) -> None:
+def encode(read: IO[bytes], write: IO[bytes]) -> None:
     """Encode until there is no more."""
     told = map(json.loads, messages(read))
     try:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import groundup
 from groundup.base.errors import GroundupError
@@ -119,14 +119,14 @@ def start(module: str, count: int, stack: contextlib.ExitStack) -> list[Helper]:
     return helpers
 
 
-def write_message(stream: BinaryIO, message: bytes) -> None:
+def write_message(stream: IO[bytes], message: bytes) -> None:
     """Write a message, and send it off."""
     stream.write(LENGTH.pack(len(message)))
     stream.write(message)
     stream.flush()
 
 
-def read_message(stream: BinaryIO) -> bytes | None:
+def read_message(stream: IO[bytes]) -> bytes | None:
     """The next message; None at the end, or where the rest is missing."""
     head = stream.read(LENGTH.size)
     if len(head) < LENGTH.size:
@@ -136,12 +136,12 @@ def read_message(stream: BinaryIO) -> bytes | None:
     return message if len(message) == size else None
 
 
-def messages(stream: BinaryIO) -> Iterator[bytes]:
+def messages(stream: IO[bytes]) -> Iterator[bytes]:
     """All messages until the end."""
     return iter(lambda: read_message(stream), None)  # pyright: ignore[reportReturnType]
 
 
-def serve(answer: Callable[[BinaryIO, BinaryIO], None]) -> None:
+def serve(answer: Callable[[IO[bytes], IO[bytes]], None]) -> None:
     """What a process does: say `READY`, and hand over to `answer`; nothing else may be written to stdout meanwhile."""
     read, write = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr

@@ -5,14 +5,14 @@ Messages (`processes`), each JSON, come in on stdin: first how to cut, then list
 """
 
 import json
-from typing import BinaryIO
+from typing import IO
 
 from groundup.tokenizers.processes import messages, serve, write_message
 from groundup.tokenizers.training.counting import count_here
 from groundup.tokenizers.training.splitting import read_splitter
 
 
-def count(read: BinaryIO, write: BinaryIO) -> None:
+def count(read: IO[bytes], write: IO[bytes]) -> None:
     """Count until there is no more."""
     told = map(json.loads, messages(read))
     splitter = read_splitter(next(told))
