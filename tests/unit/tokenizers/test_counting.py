@@ -211,7 +211,10 @@ def test_where_no_process_starts_this_one_counts(small_portions, monkeypatch, ca
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_an_error_in_the_stream_ends_the_processes_at_once(error, small_portions, started):
+def test_an_error_in_the_stream_ends_the_processes_at_once(error, small_portions, started, monkeypatch):
+    waited = []
+    monkeypatch.setattr(counting.ProcessCounter, "result", waited.append)
+
     def broken():
         yield from stream()
         raise error("enough")
@@ -220,6 +223,7 @@ def test_an_error_in_the_stream_ends_the_processes_at_once(error, small_portions
         counting.count_words(broken(), BySigns(), workers=2)
     assert len(started) == 2
     assert {process.poll() for process in started} == {-signal.SIGKILL}
+    assert not waited, "nobody wants the counts"
 
 
 INTERRUPTED = """
