@@ -343,3 +343,14 @@ def test_of_a_repeated_merge_the_last_place_counts(tmp_path, merges):
     assert ours.merges == characters.merges == merges[1:]
     ours.save_pretrained(tmp_path)
     assert tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("abc").tokens == expected
+
+
+def test_ends_of_tokens_whatever_the_order_and_length():
+    """A merge that comes before those that make its parts, and a text of many words that comes as one."""
+    vocab = {token: number for number, token in enumerate(["\u2581", "a", "b", "c", "ab", "abc", "\u2581ab"])}
+    merges = [("ab", "c"), ("\u2581", "ab"), ("a", "b")]
+    ours, theirs = BPEModel(vocab, merges), tokenizers.Tokenizer(models.BPE(vocab, merges))
+    for word in ("abc", "\u2581abc\u2581cab", "\u2581ab" * 40 + "\u2581abcc"):
+        encoding = theirs.encode(word)
+        ends = [end for _, end in encoding.offsets]
+        assert ours.cut(word) == list(zip(encoding.ids, ends, strict=True))

@@ -147,6 +147,28 @@ def test_the_first_text_without_ids_is_named(at_once, started):
     assert all(process.poll() is None for process in started)
 
 
+def test_of_two_errors_at_once_the_first_in_the_batch_is_raised(at_once):
+    class Unable:
+        def send(self, message):
+            pass
+
+        def receive(self):
+            return b""
+
+    class Two:
+        helpers, dead, closed = (Unable(), Unable()), False, False
+
+    both = threading.Barrier(2, timeout=20)
+
+    def here(texts):
+        both.wait()
+        raise UsageError(texts[0][0])
+
+    for _ in range(10):
+        with pytest.raises(UsageError, match="1"):
+            batches._Batch(Two(), ["1" * 200, "2" * 200], {}, here).run()
+
+
 def test_a_process_that_dies_loses_nothing(at_once, started, capfd):
     ours, given = KINDS["wordpiece"](), texts()
     expected = [ours.encode(text) for text in given]
