@@ -213,7 +213,7 @@ def test_where_no_process_starts_this_one_counts(small_portions, monkeypatch, ca
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_an_error_in_the_stream_ends_the_processes_at_once(error, small_portions, started, monkeypatch):
     waited = []
-    monkeypatch.setattr(counting.ProcessCounter, "result", waited.append)
+    monkeypatch.setattr(counting.ProcessCounter, "result", lambda worker: waited.append(worker))
 
     def broken():
         yield from stream()

@@ -208,7 +208,7 @@ def test_progress_is_even_and_reaches_the_end():
     steps = [after - before for before, after in itertools.pairwise(done)]
     assert min(steps) >= 0
     assert max(steps) <= 30
-    assert 100 < len(told) < 3000
+    assert 500 < len(told) < 3000
 
 
 def test_progress_where_nothing_is_to_be_let_go():
