@@ -28,8 +28,8 @@ from groundup.tokenizers.pretokenize import PATTERNS, PreTokenizer
 from groundup.tokenizers.tokenizer import SpecialNames, without_surrogates
 from groundup.tokenizers.training import byte_bpe as bpe_trainer
 from groundup.tokenizers.training import counting
-from groundup.tokenizers.training.splitting import ByPattern
 from groundup.tokenizers.training.byte_bpe import Learner, learn_merges, train_byte_bpe
+from groundup.tokenizers.training.splitting import ByPattern
 from nasty_corpus import nasty_lines
 
 pytest.importorskip("numba")
