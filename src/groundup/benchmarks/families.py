@@ -23,6 +23,7 @@ from groundup.benchmarks.train_cases import FamilyCase
 PEER = "transformers"
 TARGET = 1.5
 BASE = "llama"
+PROMPT = 16
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def training(case: FamilyCase, work: Work, known: bool) -> Comparison:
 def decoding(case: FamilyCase, work: Work, known: bool) -> Comparison:
     """New tokens a second, greedily, one row; and what a state of the whole context takes."""
     say(f"\n{case.title}: decoding")
-    job = generate.Work(case.config(), 16, work.new, threads=work.threads, device=work.device)  # type: ignore[arg-type]
+    room = replace(work.size, context=max(work.size.context, PROMPT + work.new))
+    job = generate.Work(equal_size(case.family, room), PROMPT, work.new, threads=work.threads, device=work.device)  # type: ignore[arg-type]
     names = ["ours float32", *[f"{PEER} float32 dynamic", f"{PEER} float32 static"] * known]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         generate.write_folder(job, folder)

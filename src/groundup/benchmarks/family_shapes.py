@@ -17,6 +17,7 @@ WIDTHS = ("intermediate_size", "moe_intermediate_size", "ffn_hidden_size", "ffn_
 # What a family needs beside the common shape to be like itself at a small size.
 OWN: dict[str, dict[str, Any]] = {
     "gemma": {"head_dim": 32},
+    "qwen3": {"head_dim": 32},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
 }
 # Families that are not trained by gradients, or have no size of their own to choose.
