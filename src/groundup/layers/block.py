@@ -7,9 +7,7 @@ PostBranchNormBlock   x + norm(f(x))            the end of the branch alone
 DeepNormBlock         norm(a x + f(x))          post-norm with a heavier stream, for very deep models
 """
 
-from typing import Literal, NamedTuple
-
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -68,6 +66,8 @@ class PostBranchNormBlock(Block):
 class PostNormBlock(Block):
     """Post-norm: norm1(x + attn(x)), then norm2(x + mlp(x)) (Vaswani et al. 2017). No norm is needed after the last."""
 
+    layout = "( attn + norm1 ( mlp + norm2"
+
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = self.norm1(x + self.attn_dropout(self.attn(x, context)))
         return self.norm2(x + self.mlp_dropout(self.mlp(x)))
@@ -81,6 +81,8 @@ class SandwichBlock(Block):
         end1, end2: norms of the two branches' results.
         dropouts: see Block.
     """
+
+    layout = "( norm1 attn end1 + ( norm2 mlp end2 +"
 
     def __init__(
         self,
@@ -109,6 +111,8 @@ class DeepNormBlock(Block):
         alpha: a, from `deepnorm_constants`.
         dropouts: see Block.
     """
+
+    layout = "( attn + norm1 ( mlp + norm2"
 
     def __init__(
         self, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module, *, alpha: float, **dropouts: float
