@@ -19,6 +19,9 @@ class Reference:
         parameters: a published size -> its parameters, as published or as the released files are known to hold.
         same_parameters: published sizes whose shape is that of another one in `parameters`.
         theirs_count: whether transformers builds the published sizes too.
+        model_type: the family, where the file cannot be called by its name.
+        older: keys inside rope_parameters -> how older config.json call them, where not by the same name.
+        takes_positions: whether transformers takes position_ids; else it counts along the attention mask.
         trims: whether a state of this family can be trimmed.
         rtol, atol: allowed difference of logits and gradients; None for torch.testing's. Say why in the file.
     """
@@ -31,6 +34,9 @@ class Reference:
     parameters: dict[str, int] = field(default_factory=dict)
     same_parameters: tuple[str, ...] = ()
     theirs_count: bool = True
+    model_type: str | None = None
+    older: dict[str, str] = field(default_factory=dict)
+    takes_positions: bool = True
     trims: bool = True
     rtol: float | None = None
     atol: float | None = None

@@ -38,13 +38,14 @@ def parts(config: Any) -> list[Part]:
     if s.mlp_bias:
         mlp += (matrices - 1) * s.intermediate + s.hidden
     attention += s.head_norms
-    norm = s.hidden * (2 if s.layer_norm else 1)
+    norm = s.hidden * ((2 if s.layer_norm else 1) if s.norm_width is None else s.norm_width)
     rows = [
         Part("token embedding", s.vocab * s.hidden),
         Part("position embedding", s.learned_positions * s.hidden),
         Part("attention", attention, s.layers),
         Part("feed-forward", mlp, s.layers),
-        Part("norms", norm, s.block_norms * s.layers + 1),
+        Part("norms", norm, s.block_norms * s.layers + s.last_norm),
+        Part("elsewhere", s.elsewhere),
         Part("output head", 0 if s.tied else s.vocab * s.hidden),
     ]
     return [row for row in rows if row.total]

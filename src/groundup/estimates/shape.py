@@ -1,5 +1,6 @@
 """The numbers of a config that estimates need, read by their Hugging Face names."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ class Shape:
         out_bias: whether the output projection of attention has a bias; as attention_bias when None.
         head_norms: gains of the norms over queries and keys in a layer.
         block_norms: norms over the residual stream in a layer.
+        norm_width: gains and biases of a norm for each feature; by `layer_norm` when None.
+        elsewhere: parameters in no layer: the last norm counts on its own, a bias of the head or a projection here.
+        last_norm: whether a norm stands before the head.
     """
 
     vocab: int
@@ -37,6 +41,9 @@ class Shape:
     out_bias: bool | None = None
     head_norms: int = 0
     block_norms: int = 2
+    norm_width: int | None = None
+    elsewhere: int = 0
+    last_norm: bool = True
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
@@ -46,8 +53,11 @@ class Shape:
         """
         read = _Reader(config)
         family = read.optional("model_type", "llama")
+        if family in GPT_LIKE:
+            return _gpt_like(config)
         if family not in KNOWN:
-            raise UsageError(f"estimates know the families {', '.join(KNOWN)}, not `{family}`")
+            known = ", ".join((*KNOWN, *GPT_LIKE))
+            raise UsageError(f"estimates know the families {known}, not `{family}`")
         gpt2 = family == "gpt2"
         hidden, heads = read.number("hidden_size", "n_embd"), read.number("num_attention_heads", "n_head")
         intermediate = read.optional("intermediate_size") or read.optional("n_inner")
@@ -81,6 +91,36 @@ KNOWN = ("gpt2", "gemma", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
 
 HEAD_DIM = {"qwen3": 128, "gemma": 256}
 """Width of a head where a config does not tell, unless it follows from the others."""
+
+
+GPT_LIKE: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "gpt_neox": lambda c: {"attention_bias": c.attention_bias},
+    "gptj": lambda c: {"attention_bias": False, "block_norms": 1, "elsewhere": c.vocab_size},
+}
+"""Families told as differences from GPT-2: what their own config says of the shape."""
+
+
+def _gpt_like(config: Any) -> Shape:
+    """GPT-2's shape, without learned positions, and what the family changes."""
+    from groundup.models.catalogue import config_from_hf
+    from groundup.models.configs.base import ModelConfig
+
+    c: Any = config
+    if not isinstance(config, ModelConfig):
+        c = config_from_hf(config if isinstance(config, dict) else config.to_dict())
+    numbers = {
+        "vocab": c.vocab_size,
+        "hidden": c.hidden_size,
+        "intermediate": c.intermediate_size or 4 * c.hidden_size,
+        "layers": c.num_hidden_layers,
+        "heads": c.num_attention_heads,
+        "kv_heads": c.num_attention_heads,
+        "head_dim": c.hidden_size // c.num_attention_heads,
+        "context": c.max_position_embeddings,
+        "tied": c.tie_word_embeddings,
+    }
+    parts = {"learned_positions": 0, "attention_bias": True, "mlp_bias": True, "layer_norm": True, "gated": False}
+    return Shape(**{**numbers, **parts, **GPT_LIKE[c.model_type](c)})
 
 
 class _Reader:

@@ -36,6 +36,47 @@ class Block(nn.Module):
         return x + self.mlp_dropout(self.mlp(self.norm2(x)))
 
 
+class PostNormBlock(Block):
+    """The sum is normalised: norm1(x + attn(x)), then norm2(x + mlp(x)) (Vaswani et al. 2017; GPT-1 2018)."""
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = self.norm1(x + self.attn_dropout(self.attn(x, context)))
+        return self.norm2(x + self.mlp_dropout(self.mlp(x)))
+
+
+class ParallelBlock(Block):
+    """Both branches read the same stream: x + attn(norm1(x)) + mlp(norm2(x)) (Black et al. 2022, GPT-NeoX).
+
+        x --+-- norm1 -- attn --+--
+            |-- norm2 -- mlp  --|
+            |___________________|
+    """
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        attended = self.attn_dropout(self.attn(self.norm1(x), context))
+        return x + (attended + self.mlp_dropout(self.mlp(self.norm2(x))))
+
+
+class OneNormParallelBlock(nn.Module):
+    """Both branches read the same norm: x + attn(norm1(x)) + mlp(norm1(x)) (Wang & Komatsuzaki 2021, GPT-J).
+
+    Args:
+        norm1, attn, mlp: the parts.
+        attn_dropout, mlp_dropout: dropout of the two branches before they are added.
+    """
+
+    def __init__(
+        self, norm1: nn.Module, attn: nn.Module, mlp: nn.Module, *, attn_dropout: float = 0.0, mlp_dropout: float = 0.0
+    ):
+        super().__init__()
+        self.norm1, self.attn, self.mlp = norm1, attn, mlp
+        self.attn_dropout, self.mlp_dropout = nn.Dropout(attn_dropout), nn.Dropout(mlp_dropout)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        h = self.norm1(x)
+        return x + (self.attn_dropout(self.attn(h, context)) + self.mlp_dropout(self.mlp(h)))
+
+
 class PostBranchNormBlock(Block):
     """Each branch is normalised at its end: x + norm1(attn(x)), then x + norm2(mlp(x)) (Liu et al. 2021, Swin V2; OLMo
     2, 2024). The stream itself passes unnormalised, as in a pre-norm block.

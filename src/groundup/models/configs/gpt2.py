@@ -84,5 +84,5 @@ class GPT2Config(ModelConfig):
         """config.json; our fourth dropout rate is written only where it was set."""
         values = super().to_hf()
         if self.mlp_pdrop is None:
-            del values["mlp_pdrop"]
+            values.pop("mlp_pdrop", None)
         return values

@@ -43,7 +43,7 @@ class CausalLM(nn.Module):
         self.config = config
         self.embed = self.make_embed()
         self.blocks = nn.ModuleDict({str(i): self.make_block(i) for i in range(config.num_hidden_layers)})
-        self.norm = self.make_norm()
+        self.norm = self.make_final_norm()
         self.lm_head = self.make_head()
         self.tie_weights()
         for name, module in self.named_modules():
@@ -59,6 +59,10 @@ class CausalLM(nn.Module):
     def make_norm(self) -> nn.Module:
         """A norm over the residual stream."""
         raise NotImplementedError
+
+    def make_final_norm(self) -> nn.Module | None:
+        """What stands between the last block and the head; None for nothing."""
+        return self.make_norm()
 
     def make_attention(self, i: int) -> nn.Module:
         """Layer i's way of looking at other tokens."""
