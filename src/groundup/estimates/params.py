@@ -40,13 +40,14 @@ def parts(config: Any) -> list[Part]:
     attention += s.head_norms
     norm = s.hidden * ((2 if s.layer_norm else 1) if s.norm_width is None else s.norm_width)
     rows = [
-        Part("token embedding", s.vocab * s.hidden),
+        Part("token embedding", s.vocab * s.vectors),
+        Part("projections of the embedding", 0 if s.narrow is None else s.hidden * s.narrow, 2),
         Part("position embedding", s.learned_positions * s.hidden),
         Part("attention", attention, s.layers),
         Part("feed-forward", mlp, s.layers),
         Part("norms", norm, s.block_norms * s.layers + s.last_norm),
         Part("elsewhere", s.elsewhere),
-        Part("output head", 0 if s.tied else s.vocab * s.hidden),
+        Part("output head", 0 if s.tied else s.vocab * s.vectors),
     ]
     return [row for row in rows if row.total]
 
@@ -60,7 +61,8 @@ def matrix_parameters(config: Any) -> int:
     """Parameters that take part in a matrix product for each token: the head counts, tied or not."""
     s = config if isinstance(config, Shape) else Shape.of(config)
     per_layer = 2 * s.hidden * s.head_dim * (s.heads + s.kv_heads) + (3 if s.gated else 2) * s.hidden * s.intermediate
-    return s.layers * per_layer + s.vocab * s.hidden
+    projected = 0 if s.narrow is None else 2 * s.hidden * s.narrow
+    return s.layers * per_layer + projected + s.vocab * s.vectors
 
 
 def moe_parameters(*, hidden: int, intermediate: int, experts: int, active: int) -> tuple[int, int]:

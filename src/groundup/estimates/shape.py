@@ -22,6 +22,7 @@ class Shape:
         norm_width: gains and biases of a norm for each feature; by `layer_norm` when None.
         elsewhere: parameters in no layer: the last norm counts on its own, a bias of the head or a projection here.
         last_norm: whether a norm stands before the head.
+        narrow: width of the token vectors, projected up and down, where it is another than `hidden`.
     """
 
     vocab: int
@@ -44,6 +45,12 @@ class Shape:
     norm_width: int | None = None
     elsewhere: int = 0
     last_norm: bool = True
+    narrow: int | None = None
+
+    @property
+    def vectors(self) -> int:
+        """Width of the token vectors and of the head."""
+        return self.hidden if self.narrow is None else self.narrow
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
@@ -94,6 +101,17 @@ HEAD_DIM = {"qwen3": 128, "gemma": 256}
 
 
 GPT_LIKE: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "openai-gpt": lambda c: {"learned_positions": c.max_position_embeddings, "last_norm": False},
+    "gpt3": lambda c: {
+        "learned_positions": c.max_position_embeddings,
+        "head_dim": c.heads_width // c.num_attention_heads,
+    },
+    "gpt_neo": lambda c: {"learned_positions": c.max_position_embeddings, "attention_bias": False, "out_bias": True},
+    "opt": lambda c: {
+        **{"learned_positions": c.max_position_embeddings + 2, "last_norm": c.has_final_norm, "narrow": c.narrow},
+        **{"attention_bias": c.enable_bias, "mlp_bias": c.enable_bias},
+        "norm_width": 2 if c.layer_norm_elementwise_affine else 0,
+    },
     "gpt_neox": lambda c: {"attention_bias": c.attention_bias},
     "gptj": lambda c: {"attention_bias": False, "block_norms": 1, "elsewhere": c.vocab_size},
 }

@@ -47,9 +47,9 @@ class PostNormBlock(Block):
 class ParallelBlock(Block):
     """Both branches read the same stream: x + attn(norm1(x)) + mlp(norm2(x)) (Black et al. 2022, GPT-NeoX).
 
-        x --+-- norm1 -- attn --+--
-            |-- norm2 -- mlp  --|
-            |___________________|
+    x --+-- norm1 -- attn --+--
+        |-- norm2 -- mlp  --|
+        |___________________|
     """
 
     def forward(self, x: Tensor, context: Context) -> Tensor:

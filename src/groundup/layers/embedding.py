@@ -32,19 +32,26 @@ class Embedding(nn.Module):
 
 
 class PositionalEmbedding(Embedding):
-    """Token vectors plus a learned vector per position (Radford et al. 2018)."""
+    """Token vectors plus a learned vector per position (Radford et al. 2018).
 
-    def __init__(self, num_embeddings: int, dim: int, max_positions: int, dropout: float = 0.0):
+    Args:
+        num_embeddings, dim, dropout: as in Embedding.
+        max_positions: positions that are learned.
+        offset: rows of the table before that of position 0 (OPT: 2).
+    """
+
+    def __init__(self, num_embeddings: int, dim: int, max_positions: int, dropout: float = 0.0, offset: int = 0):
         super().__init__(num_embeddings, dim, dropout)
-        self.positions = nn.Embedding(max_positions, dim)
+        self.positions = nn.Embedding(max_positions + offset, dim)
+        self.offset = offset
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        learned, asked = self.positions.num_embeddings, context.positions.shape[1]
+        learned, asked = self.positions.num_embeddings - self.offset, context.positions.shape[1]
         if asked > learned and context.documents is None:
             raise UsageError(
                 f"{asked} tokens in a row, but this model has learned {learned} positions: shorten the text"
             )
-        return self.dropout(self.vectors(x) + self.positions(context.positions))
+        return self.dropout(self.vectors(x) + self.positions(context.positions + self.offset))
 
 
 class ScaledEmbedding(Embedding):

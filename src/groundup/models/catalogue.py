@@ -11,11 +11,15 @@ from groundup.base.errors import CheckpointError, UsageError, did_you_mean
 from groundup.models.configs.base import ModelConfig
 from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gpt2 import GPT2Config
+from groundup.models.configs.gpt3 import GPT3Config
+from groundup.models.configs.gpt_neo import GPTNeoConfig
 from groundup.models.configs.gpt_neox import GPTNeoXConfig
 from groundup.models.configs.gptj import GPTJConfig
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mistral import MistralConfig
 from groundup.models.configs.olmo2 import Olmo2Config
+from groundup.models.configs.openai_gpt import OpenAIGPTConfig
+from groundup.models.configs.opt import OPTConfig
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
 from groundup.models.configs.qwen3 import Qwen3Config
@@ -33,6 +37,10 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     "gpt2": Family(GPT2Config, "groundup.models.text.gpt2:GPT2"),
+    "openai-gpt": Family(OpenAIGPTConfig, "groundup.models.text.openai_gpt:OpenAIGPT"),
+    "gpt3": Family(GPT3Config, "groundup.models.text.gpt3:GPT3"),
+    "gpt_neo": Family(GPTNeoConfig, "groundup.models.text.gpt_neo:GPTNeo"),
+    "opt": Family(OPTConfig, "groundup.models.text.opt:OPT"),
     "gpt_neox": Family(GPTNeoXConfig, "groundup.models.text.gpt_neox:GPTNeoX"),
     "gptj": Family(GPTJConfig, "groundup.models.text.gptj:GPTJ"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),

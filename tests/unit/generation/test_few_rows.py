@@ -69,7 +69,19 @@ def test_steps_of_a_llama(changes, dtype):
     assert_same_steps(view, plain, even=False)
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "gpt2"])  # it has its own below
+LLAMA_LIKE = [name for name, family in FAMILIES.items() if LLAMA.keys() <= family.config.model_fields.keys()]
+# What the shape of a family needs besides.
+OLDER = {
+    "openai-gpt": {},
+    "gpt3": {"window_size": 4},
+    "gpt_neo": {"window_size": 4},
+    "gpt_neox": {},
+    "gptj": {"rotary_dim": 8},
+    "opt": {"do_layer_norm_before": False, "word_embed_proj_dim": 32},
+}
+
+
+@pytest.mark.parametrize("family", [name for name in LLAMA_LIKE if name not in (*OLDER, "gpt2")])  # theirs are below
 def test_steps_of_every_family(family):
     shape = LLAMA | {"initializer_range": 0.2, "model_type": family}
     window = {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1}
@@ -79,6 +91,18 @@ def test_steps_of_every_family(family):
     view = for_decoding(model, fewest_parameters=0)
     assert view is not model
     assert isinstance(view.blocks["0"], FewRowsBlock) == (family == "llama")
+    assert_same_steps(view, model, even=True)
+    assert_same_steps(view, model, even=False)
+
+
+@pytest.mark.parametrize("family", OLDER)
+def test_steps_of_the_older_families(family):
+    shape = {name: value for name, value in LLAMA.items() if name != "intermediate_size"}
+    shape |= {"initializer_range": 0.2, "max_position_embeddings": 1024}
+    torch.manual_seed(0)
+    model = build_model(FAMILIES[family].config(**shape | OLDER[family])).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    assert isinstance(view.blocks["0"].attn.q_proj, FewRowsLinear)
     assert_same_steps(view, model, even=True)
     assert_same_steps(view, model, even=False)
 

@@ -73,6 +73,11 @@ class GPT2Config(ModelConfig):
             )
         return self
 
+    @property
+    def heads_width(self) -> int:
+        """Width of all heads' queries together."""
+        return self.hidden_size
+
     @classmethod
     def translate(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Refuse the variants of attention that are not built here."""

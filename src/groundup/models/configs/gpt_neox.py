@@ -100,7 +100,8 @@ def rotary_part(
     Args:
         values: config.json in today's spelling of rope_parameters.
         default: the share where nothing is said.
-        share, theta: how older files call the two numbers, beside everything else.
+        share: what older files call the share.
+        theta: what they call the base of the wavelengths.
     """
     rope, values = dict(values.get("rope_parameters") or {}), dict(values)
     old = {name: values.pop(key, None) for name, key in (("partial_rotary_factor", share), ("rope_theta", theta))}

@@ -1,0 +1,46 @@
+"""GPT-1 (Radford et al. 2018), told from its successor GPT-2: the sum of stream and branch is normalised, as in the
+first Transformer, in place of the branch's beginning, so that no norm stands before the head.
+"""
+
+from torch import nn
+
+from groundup.layers import init
+from groundup.layers.block import PostNormBlock
+from groundup.models.configs.openai_gpt import OpenAIGPTConfig
+from groundup.models.text.gpt2 import GPT2
+from groundup.weights import Chain, Fused, Transpose, WeightMap, rule
+
+
+class OpenAIGPT(GPT2):
+    """GPT-1."""
+
+    Config = OpenAIGPTConfig
+    config: OpenAIGPTConfig  # type: ignore[assignment]
+
+    def make_final_norm(self) -> None:
+        return None
+
+    def make_block(self, i: int) -> nn.Module:
+        parts = (self.make_norm(), self.make_attention(i), self.make_norm(), self.make_mlp(i))
+        return PostNormBlock(*parts, attn_dropout=self.config.resid_pdrop, mlp_dropout=self.config.resid_pdrop)
+
+    def init_weights(self) -> None:
+        init.normal(self, self.config.initializer_range)
+
+    @classmethod
+    def weight_map(cls, config: OpenAIGPTConfig) -> WeightMap:  # type: ignore[override]
+        ours, theirs, d = "blocks.{i}.", "transformer.h.{i}.", config.hidden_size
+        return WeightMap(
+            rule("embed.tokens", "transformer.tokens_embed"),
+            rule("embed.positions", "transformer.positions_embed"),
+            rule([ours + f"attn.{p}_proj" for p in "qkv"], theirs + "attn.c_attn", Chain(Transpose(), Fused(d, d, d))),
+            rule(ours + "attn.o_proj", theirs + "attn.c_proj", Transpose()),
+            rule(ours + "norm1", theirs + "ln_1"),
+            rule(ours + "mlp.up_proj", theirs + "mlp.c_fc", Transpose()),
+            rule(ours + "mlp.down_proj", theirs + "mlp.c_proj", Transpose()),
+            rule(ours + "norm2", theirs + "ln_2"),
+            rule("lm_head", "lm_head"),
+            prefix="transformer.",
+            ignore=("*h.*.attn.bias", "*position_ids"),
+            i=config.num_hidden_layers,
+        )
