@@ -15,6 +15,9 @@ reference = Reference(
             tie_word_embeddings=True,
             rope_parameters=dict(rope_type="default", rope_theta=500.0, partial_rotary_factor=0.5),
         ),
+        "gpt-neox-linear": lambda: tf.GPTNeoXConfig(
+            **LLAMA, rope_parameters=dict(rope_type="linear", rope_theta=500.0, factor=4.0, partial_rotary_factor=0.5)
+        ),
     },
     # Written down from knowledge of the files, not fetched from the hub.
     released={

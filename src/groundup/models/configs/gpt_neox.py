@@ -4,20 +4,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from groundup.base.config import Config
-from groundup.base.errors import CheckpointError
 from groundup.models.configs.gpt2 import GPT2Config, Probability
-
-
-class PartialRope(Config):
-    """Rotary positions over a part of each head."""
-
-    rope_type: Literal["default"] = "default"
-    """Frequencies are as they are."""
-    rope_theta: float = Field(default=10_000.0, gt=0)
-    """Base of the wavelengths."""
-    partial_rotary_factor: float = Field(default=1.0, gt=0, le=1)
-    """Share of a head's features that are turned."""
+from groundup.models.configs.llama import RopeParameters
 
 
 def pythia(hidden: int, layers: int, heads: int, **changes: Any) -> dict[str, Any]:
@@ -72,7 +60,7 @@ class GPTNeoXConfig(GPT2Config):
     """Dropout of the attention weights."""
     resid_pdrop: Probability = 0.0
     """Dropout of the embeddings, the attention branch and the MLP branch."""
-    rope_parameters: PartialRope = PartialRope(partial_rotary_factor=0.25)
+    rope_parameters: RopeParameters = RopeParameters(partial_rotary_factor=0.25)
     """Rotary positions."""
     use_parallel_residual: bool = True
     """Whether attention and MLP read the same stream; one after the other where not."""
@@ -89,6 +77,7 @@ class GPTNeoXConfig(GPT2Config):
     def to_hf(self) -> dict[str, Any]:
         """config.json, with the names of older files beside today's."""
         values, rope = super().to_hf(), self.rope_parameters
+        values["rope_parameters"] = rope.used() | {"partial_rotary_factor": rope.partial_rotary_factor}
         return values | {"rotary_pct": rope.partial_rotary_factor, "rotary_emb_base": rope.rope_theta}
 
 
@@ -106,6 +95,4 @@ def rotary_part(
     rope, values = dict(values.get("rope_parameters") or {}), dict(values)
     old = {name: values.pop(key, None) for name, key in (("partial_rotary_factor", share), ("rope_theta", theta))}
     rope = {"partial_rotary_factor": default} | {k: v for k, v in old.items() if v is not None} | rope
-    if rope.get("rope_type", "default") != "default":
-        raise CheckpointError(f"config.json: rope_type `{rope['rope_type']}` is not supported by this family")
     return values | {"rope_parameters": rope}

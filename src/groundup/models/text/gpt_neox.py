@@ -15,6 +15,7 @@ from groundup.layers.embedding import Embedding
 from groundup.layers.rope import Rope
 from groundup.models.configs.gpt_neox import GPTNeoXConfig
 from groundup.models.text.gpt2 import GPT2
+from groundup.models.text.llama import rope_scaling
 from groundup.weights import FusedHeads, WeightMap, rule
 
 
@@ -30,7 +31,8 @@ class GPTNeoX(GPT2):
     def make_rope(self, i: int) -> Rope:
         """Rotary positions of layer i, over a part of each head."""
         c, rope = self.config, self.config.rope_parameters
-        return Rope(int(c.hidden_size // c.num_attention_heads * rope.partial_rotary_factor), rope.rope_theta)
+        turned = int(c.hidden_size // c.num_attention_heads * rope.partial_rotary_factor)
+        return Rope(turned, rope.rope_theta, scaling=rope_scaling(rope, c.max_position_embeddings))
 
     def make_attention(self, i: int) -> nn.Module:
         c = self.config
