@@ -113,6 +113,10 @@ GPT_LIKE: dict[str, Callable[[Any], dict[str, Any]]] = {
         "norm_width": 2 if c.layer_norm_elementwise_affine else 0,
     },
     "gpt_neox": lambda c: {"attention_bias": c.attention_bias},
+    "bloom": lambda c: {"elsewhere": 2 * c.hidden_size},
+    "falcon": lambda c: {
+        **{"kv_heads": c.kv_heads, "attention_bias": c.bias, "mlp_bias": c.bias, "block_norms": c.norms_in_block},
+    },
     "gptj": lambda c: {"attention_bias": False, "block_norms": 1, "elsewhere": c.vocab_size},
 }
 """Families told as differences from GPT-2: what their own config says of the shape."""

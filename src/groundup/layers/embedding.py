@@ -83,6 +83,22 @@ def sentence_segments(ids: Tensor, separator: int) -> Tensor:
     return ((ends.cumsum(1) - ends) > 0).long()
 
 
+class NormedEmbedding(Embedding):
+    """Token vectors, normalised before the first block (BLOOM, Le Scao et al. 2022), as given ones are.
+
+    Args:
+        num_embeddings, dim: as in Embedding.
+        norm: over D features.
+    """
+
+    def __init__(self, num_embeddings: int, dim: int, norm: nn.Module):
+        super().__init__(num_embeddings, dim)
+        self.norm = norm
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.norm(self.vectors(x))
+
+
 class ScaledEmbedding(Embedding):
     """Token vectors times sqrt(dim), the factor rounded to the weights' dtype (Vaswani et al. 2017; Gemma 2024).
 

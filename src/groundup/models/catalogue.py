@@ -9,6 +9,8 @@ from pydantic import Field
 
 from groundup.base.errors import CheckpointError, UsageError, did_you_mean
 from groundup.models.configs.base import ModelConfig
+from groundup.models.configs.bloom import BloomConfig
+from groundup.models.configs.falcon import FalconConfig
 from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.gpt3 import GPT3Config
@@ -42,6 +44,8 @@ FAMILIES: dict[str, Family] = {
     "gpt_neo": Family(GPTNeoConfig, "groundup.models.text.gpt_neo:GPTNeo"),
     "opt": Family(OPTConfig, "groundup.models.text.opt:OPT"),
     "gpt_neox": Family(GPTNeoXConfig, "groundup.models.text.gpt_neox:GPTNeoX"),
+    "bloom": Family(BloomConfig, "groundup.models.text.bloom:Bloom"),
+    "falcon": Family(FalconConfig, "groundup.models.text.falcon:Falcon"),
     "gptj": Family(GPTJConfig, "groundup.models.text.gptj:GPTJ"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),

@@ -76,6 +76,8 @@ OLDER = {
     "gpt3": {"window_size": 4},
     "gpt_neo": {"window_size": 4},
     "gpt_neox": {},
+    "bloom": {},
+    "falcon": {"num_kv_heads": 2, "new_decoder_architecture": True},
     "gptj": {"rotary_dim": 8},
     "opt": {"do_layer_norm_before": False, "word_embed_proj_dim": 32},
 }
