@@ -4,9 +4,7 @@ import transformers as tf
 
 from families.reference import Reference
 
-FALCON = dict(
-    vocab_size=64, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=64
-)
+FALCON = dict(vocab_size=64, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=64)
 RW = dict(alibi=True, bias=True, multi_query=False, parallel_attn=False)
 GROUPED = dict(new_decoder_architecture=True, num_kv_heads=2)
 

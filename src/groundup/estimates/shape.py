@@ -82,18 +82,19 @@ class Shape:
             kv_heads=kv_heads,
             head_dim=head_dim,
             context=context,
-            tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma"))),
+            tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma", "minicpm"))),
             learned_positions=context if gpt2 else 0,
             attention_bias=bool(read.optional("attention_bias", gpt2)) or family == "qwen2",
             mlp_bias=bool(read.optional("mlp_bias", gpt2)),
             layer_norm=gpt2,
             gated=not gpt2,
             out_bias=False if family == "qwen2" else None,
+            norm_width=0 if family == "olmo" else None,
             head_norms={"qwen3": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim}.get(family, 0),
         )
 
 
-KNOWN = ("gpt2", "gemma", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
+KNOWN = ("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "phi3", "qwen2", "qwen3")
 """The families whose parts are counted here."""
 
 HEAD_DIM = {"qwen3": 128, "gemma": 256}
@@ -116,6 +117,10 @@ GPT_LIKE: dict[str, Callable[[Any], dict[str, Any]]] = {
     "bloom": lambda c: {"elsewhere": 2 * c.hidden_size},
     "falcon": lambda c: {
         **{"kv_heads": c.kv_heads, "attention_bias": c.bias, "mlp_bias": c.bias, "block_norms": c.norms_in_block},
+    },
+    "phi": lambda c: {
+        **{"block_norms": 1, "elsewhere": c.vocab_size, "kv_heads": c.num_key_value_heads or c.num_attention_heads},
+        "head_norms": 4 * (c.hidden_size // c.num_attention_heads) if c.qk_layernorm else 0,
     },
     "gptj": lambda c: {"attention_bias": False, "block_norms": 1, "elsewhere": c.vocab_size},
 }

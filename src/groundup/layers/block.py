@@ -79,6 +79,27 @@ class OneNormParallelBlock(nn.Module):
         return x + (self.attn_dropout(self.attn(h, context)) + self.mlp_dropout(self.mlp(h)))
 
 
+class ScaledBlock(Block):
+    """Branches are multiplied before they are added: x + s attn(norm1(x)), then x + s mlp(norm2(x)) (Hu et al. 2024,
+    MiniCPM: s = 1.4 / sqrt(layers), so that depths of a family train alike).
+
+    Args:
+        norm1, attn, norm2, mlp: the parts, as in Block.
+        scale: s.
+        dropouts: see Block.
+    """
+
+    def __init__(
+        self, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module, scale: float, **dropouts: float
+    ):
+        super().__init__(norm1, attn, norm2, mlp, **dropouts)
+        self.scale = scale
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = x + self.attn_dropout(self.attn(self.norm1(x), context)) * self.scale
+        return x + self.mlp_dropout(self.mlp(self.norm2(x))) * self.scale
+
+
 class PostBranchNormBlock(Block):
     """Each branch is normalised at its end: x + norm1(attn(x)), then x + norm2(mlp(x)) (Liu et al. 2021, Swin V2; OLMo
     2, 2024). The stream itself passes unnormalised, as in a pre-norm block.

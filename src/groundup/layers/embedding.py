@@ -100,13 +100,21 @@ class NormedEmbedding(Embedding):
 
 
 class ScaledEmbedding(Embedding):
-    """Token vectors times sqrt(dim), the factor rounded to the weights' dtype (Vaswani et al. 2017; Gemma 2024).
+    """Token vectors times a factor, rounded to the weights' dtype (Vaswani et al. 2017; Gemma 2024).
 
     Vectors that come in place of ids pass unchanged.
+
+    Args:
+        num_embeddings, dim: as in Embedding.
+        factor: sqrt(dim) when None.
     """
+
+    def __init__(self, num_embeddings: int, dim: int, factor: float | None = None):
+        super().__init__(num_embeddings, dim)
+        self.factor = dim**0.5 if factor is None else factor
 
     def vectors(self, x: Tensor) -> Tensor:
         if x.is_floating_point():
             return x
-        scale = torch.tensor(self.tokens.embedding_dim**0.5, dtype=self.tokens.weight.dtype)
+        scale = torch.tensor(self.factor, dtype=self.tokens.weight.dtype)
         return self.tokens(x) * scale.to(x.device)

@@ -18,10 +18,13 @@ from groundup.models.configs.gpt_neo import GPTNeoConfig
 from groundup.models.configs.gpt_neox import GPTNeoXConfig
 from groundup.models.configs.gptj import GPTJConfig
 from groundup.models.configs.llama import LlamaConfig
+from groundup.models.configs.minicpm import MiniCPMConfig
 from groundup.models.configs.mistral import MistralConfig
+from groundup.models.configs.olmo import OlmoConfig
 from groundup.models.configs.olmo2 import Olmo2Config
 from groundup.models.configs.openai_gpt import OpenAIGPTConfig
 from groundup.models.configs.opt import OPTConfig
+from groundup.models.configs.phi import PhiConfig
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
 from groundup.models.configs.qwen3 import Qwen3Config
@@ -47,9 +50,12 @@ FAMILIES: dict[str, Family] = {
     "bloom": Family(BloomConfig, "groundup.models.text.bloom:Bloom"),
     "falcon": Family(FalconConfig, "groundup.models.text.falcon:Falcon"),
     "gptj": Family(GPTJConfig, "groundup.models.text.gptj:GPTJ"),
+    "phi": Family(PhiConfig, "groundup.models.text.phi:Phi"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
+    "minicpm": Family(MiniCPMConfig, "groundup.models.text.minicpm:MiniCPM"),
+    "olmo": Family(OlmoConfig, "groundup.models.text.olmo:Olmo"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
