@@ -1,4 +1,4 @@
-"""MiniCPM: transformers lacks it. It is Granite's computation, with which it is held in `tests/parity/test_minicpm.py`."""
+"""MiniCPM: transformers lacks it. It is held against Granite, the same computation, in `test_minicpm.py`."""
 
 from families.reference import Reference
 from families.shapes import GROUPED, LLAMA

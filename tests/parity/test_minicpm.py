@@ -1,4 +1,4 @@
-"""MiniCPM's factors, held against transformers' Granite: the same computation under other names, read from its files."""
+"""MiniCPM's factors, held against transformers' Granite: the same computation, read from its files."""
 
 import json
 import math

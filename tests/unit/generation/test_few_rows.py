@@ -101,7 +101,7 @@ def test_steps_of_every_family(family):
 @pytest.mark.parametrize("family", OLDER)
 def test_steps_of_the_older_families(family):
     shape = {name: value for name, value in LLAMA.items() if name != "intermediate_size"}
-    shape |= {"initializer_range": 0.2, "max_position_embeddings": 1024}
+    shape |= {"initializer_range": 0.2, "max_position_embeddings": 1024, "vocab_size": 2048}
     torch.manual_seed(0)
     model = build_model(FAMILIES[family].config(**shape | OLDER[family])).eval()
     view = for_decoding(model, fewest_parameters=0)

@@ -1,5 +1,5 @@
-"""OLMo (Groeneveld et al. 2024), from Llama: LayerNorm that learns nothing; in OLMo 1.7, queries, keys and values that are
-cut off at +-8.
+"""OLMo (Groeneveld et al. 2024), from Llama: LayerNorm that learns nothing; in OLMo 1.7, queries, keys and values that
+are cut off at +-8.
 """
 
 from typing import Any

@@ -1,5 +1,5 @@
-"""Phi-1 and Phi-1.5 (Gunasekar et al. 2023; Li et al. 2023) and Phi-2, from GPT-J: half of each head is turned, its halves
-paired; biases in attention.
+"""Phi-1 and Phi-1.5 (Gunasekar et al. 2023; Li et al. 2023) and Phi-2, from GPT-J: half of each head is turned, its
+halves paired; biases in attention.
 """
 
 from typing import Any
