@@ -102,7 +102,10 @@ HEAD_DIM = {"qwen3": 128, "gemma": 256}
 
 
 GPT_LIKE: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "openai-gpt": lambda c: {"learned_positions": c.max_position_embeddings, "last_norm": False},
+    "openai-gpt": lambda c: {
+        **{"learned_positions": c.max_position_embeddings, "last_norm": False},
+        "elsewhere": (c.task_outputs or 0) * (c.hidden_size + 1),
+    },
     "gpt3": lambda c: {
         "learned_positions": c.max_position_embeddings,
         "head_dim": c.heads_width // c.num_attention_heads,
