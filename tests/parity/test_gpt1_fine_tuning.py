@@ -116,7 +116,9 @@ def test_the_loss_is_the_papers_formula(task):
     pairs = [([1, 2, 3], [4, 5]), ([6], [7, 8, 9, 10])]
     lay = getattr(INPUTS, task)
     examples = [lay(*pair) if task != "classification" else lay(pair[0]) for pair in pairs]
-    found, weight, _ = joint_loss(model, {"task": task, "language_weight": 0.3}, as_tensors(task_batch(examples, [2, 1])))
+    found, weight, _ = joint_loss(
+        model, {"task": task, "language_weight": 0.3}, as_tensors(task_batch(examples, [2, 1]))
+    )
     expected = torch.zeros(())
     for rows, target in zip(examples, [2, 1], strict=True):
         hidden = [model(torch.tensor([row]), head=lambda h, _: h)[0] for row in rows]
