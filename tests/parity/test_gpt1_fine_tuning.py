@@ -65,7 +65,7 @@ def joint_loss(model, config, batch):
 
 @ROW
 def test_multiple_choice_with_both_losses_equals_transformers(tmp_path):
-    """Loss, gradients by names on disk, and files both ways; texts of one length, where both mean the same by a mean."""
+    """Loss, gradients by names on disk, and files both ways; texts of one length, so that both means are the same."""
     torch.manual_seed(0)
     theirs = tf.OpenAIGPTDoubleHeadsModel(tf.OpenAIGPTConfig(**GPT2)).eval()
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_fine_tuning_learns_the_task(tmp_path):
     """The loop with examples of two rows: the loss falls, and the right class is found."""
     torch.manual_seed(0)
     shape = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
-    rates = {name: 0.0 for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop", "summary_first_dropout")}
+    rates = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop", "summary_first_dropout"), 0.0)
     model = build_model(OpenAIGPTConfig(**shape, max_position_embeddings=32, task_outputs=2, **rates))
     generator = torch.Generator().manual_seed(0)
     pairs = torch.randint(1, 20, (32, 2), generator=generator).tolist()

@@ -73,7 +73,7 @@ def task_batch(examples: Sequence[list[Ids]], targets: Sequence[int], pad: int =
         pad: id of padding.
 
     Returns:
-        ids, labels (the next id; -100 at the end and in padding), documents (1, and 0 for padding), all (rows, T) int64;
+        ids, labels (the next id; -100 at the end and in padding), documents (1, and 0 for padding), (rows, T) int64;
         last (rows,): the place of the extract token; targets (rows,): that of the row's example.
 
     Raises:

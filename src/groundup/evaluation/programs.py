@@ -1,7 +1,7 @@
 """Programs written by a model, judged by their unit tests: HumanEval and files of its form (Chen et al. 2021, Codex).
 
-A problem is a prompt (imports, a function's head and docstring), a test that defines `check(candidate)`, and the name of
-the function. The model continues the prompt until a stop text; prompt, continuation and test are run together in the
+A problem is a prompt (imports, a function's head and docstring), a test that defines `check(candidate)`, and the name
+of the function. The model continues the prompt until a stop text; prompt, continuation and test are run together in the
 sandbox. Of several samples pass@k is estimated without bias, and the sample whose tokens have the highest mean
 log-probability is judged on its own: what a user who cannot run tests would be shown (section 3.3).
 """

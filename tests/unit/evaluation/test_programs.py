@@ -162,7 +162,7 @@ def test_files_of_problems(tmp_path):
 def test_broken_files_name_the_line(tmp_path, line, said):
     path = tmp_path / "broken.jsonl"
     path.write_text(json.dumps(vars(ADD)) + "\n" + line + "\n")
-    with pytest.raises(DataError, match="broken.jsonl:2"):
+    with pytest.raises(DataError, match=r"broken\.jsonl:2"):
         read_problems(path)
     with pytest.raises(DataError, match=said.replace("(", r"\(")):
         read_problems(path)

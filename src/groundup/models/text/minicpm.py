@@ -1,5 +1,6 @@
 """MiniCPM (Hu et al. 2024), from Llama: factors that let one learning rate serve all widths and depths (after Yang et
-al. 2022, muP). Token vectors times 12, branches times 1.4 / sqrt(layers), hidden vectors over D / 256 before the tied head.
+al. 2022, muP). Token vectors times 12, branches times 1.4 / sqrt(layers), hidden vectors over D / 256 before the tied
+head.
 """
 
 import math

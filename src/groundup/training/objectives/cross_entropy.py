@@ -37,8 +37,8 @@ def chunked_cross_entropy(
 
     Args:
         hidden: (..., D) vectors.
-        lm_head: from D to V logits. What computes as `nn.Linear` does takes the path described above; any other module is run chunk
-            by chunk and computed again in the backward pass.
+        lm_head: from D to V logits. What computes as `nn.Linear` does takes the path described above; any other module
+            is run chunk by chunk and computed again in the backward pass.
         labels: (...) int64; -100 is left out.
         chunk: tokens whose logits exist at one time.
         label_smoothing: share of the target spread evenly over all V words.

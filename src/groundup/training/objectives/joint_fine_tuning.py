@@ -26,8 +26,8 @@ from groundup.training.objectives.objective import Batch, Head
 class JointFineTuning:
     """L2 + λ L1; the weight is the number of examples. The model needs a `TaskHead`.
 
-    A batch holds ids, labels (shifted; -100 for padding), documents, `last` (rows,): the place of the extract token, and
-    `targets` (rows,): the class or the right answer of the example that the row belongs to. Rows of an example stand
+    A batch holds ids, labels (shifted; -100 for padding), documents, `last` (rows,): the place of the extract token,
+    and `targets` (rows,): the class or the right answer of the example that the row belongs to. Rows of an example stand
     together.
     """
 
