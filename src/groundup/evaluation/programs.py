@@ -242,4 +242,4 @@ def _problem(line: str, where: str) -> Problem:
         raise DataError(f"{where}: text is missing under {', '.join(missing)}")
     if not record["entry_point"].isidentifier():
         raise DataError(f"{where}: entry_point {record['entry_point']!r:.80} is not the name of a function")
-    return Problem(*(record[key] for key in KEYS), str(record.get("canonical_solution", "")))
+    return Problem(canonical_solution=str(record.get("canonical_solution", "")), **{key: record[key] for key in KEYS})

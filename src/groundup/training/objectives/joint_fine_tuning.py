@@ -27,8 +27,7 @@ class JointFineTuning:
     """L2 + λ L1; the weight is the number of examples. The model needs a `TaskHead`.
 
     A batch holds ids, labels (shifted; -100 for padding), documents, `last` (rows,): the place of the extract token,
-    and `targets` (rows,): the class or the right answer of the example that the row belongs to. Rows of an example stand
-    together.
+    and `targets` (rows,): the class or the right answer of the row's example. Rows of an example stand together.
     """
 
     def __init__(self, config: JointFineTuningConfig | None = None):
