@@ -61,6 +61,8 @@ class ParallelBlock(Block):
         |___________________|
     """
 
+    layout = "( norm1|norm2 attn|mlp +"
+
     def forward(self, x: Tensor, context: Context) -> Tensor:
         attended = self.attn_dropout(self.attn(self.norm1(x), context))
         return x + (attended + self.mlp_dropout(self.mlp(self.norm2(x))))
@@ -73,6 +75,8 @@ class OneNormParallelBlock(nn.Module):
         norm1, attn, mlp: the parts.
         attn_dropout, mlp_dropout: dropout of the two branches before they are added.
     """
+
+    layout: ClassVar[str] = "( norm1 attn|mlp +"
 
     def __init__(
         self, norm1: nn.Module, attn: nn.Module, mlp: nn.Module, *, attn_dropout: float = 0.0, mlp_dropout: float = 0.0
@@ -121,6 +125,8 @@ class PostBranchNormBlock(Block):
 
 class PostNormBlock(Block):
     """Post-norm: norm1(x + attn(x)), then norm2(x + mlp(x)) (Vaswani et al. 2017). No norm is needed after the last."""
+
+    layout = "( attn + norm1 ( mlp + norm2"
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = self.norm1(x + self.attn_dropout(self.attn(x, context)))
