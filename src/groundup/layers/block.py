@@ -111,6 +111,19 @@ class ScaledBlock(Block):
         return x + self.mlp_dropout(self.mlp(self.norm2(x))) * self.scale
 
 
+class OneBranchBlock(nn.Module):
+    """A block of one branch: x + mixer(norm1(x)) (Gu & Dao 2023, Mamba)."""
+
+    layout: ClassVar[str] = "( norm1 mixer +"
+
+    def __init__(self, norm1: nn.Module, mixer: nn.Module):
+        super().__init__()
+        self.norm1, self.mixer = norm1, mixer
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return x + self.mixer(self.norm1(x), context)
+
+
 class PostBranchNormBlock(Block):
     """Each branch is normalised at its end: x + norm1(attn(x)), then x + norm2(mlp(x)) (Liu et al. 2021, Swin V2; OLMo
     2, 2024). The stream itself passes unnormalised, as in a pre-norm block.

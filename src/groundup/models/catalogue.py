@@ -18,6 +18,7 @@ from groundup.models.configs.gpt_neo import GPTNeoConfig
 from groundup.models.configs.gpt_neox import GPTNeoXConfig
 from groundup.models.configs.gptj import GPTJConfig
 from groundup.models.configs.llama import LlamaConfig
+from groundup.models.configs.mamba import MambaConfig
 from groundup.models.configs.minicpm import MiniCPMConfig
 from groundup.models.configs.mistral import MistralConfig
 from groundup.models.configs.olmo import OlmoConfig
@@ -54,6 +55,7 @@ FAMILIES: dict[str, Family] = {
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
+    "mamba": Family(MambaConfig, "groundup.models.text.mamba:Mamba"),
     "minicpm": Family(MiniCPMConfig, "groundup.models.text.minicpm:MiniCPM"),
     "olmo": Family(OlmoConfig, "groundup.models.text.olmo:Olmo"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),

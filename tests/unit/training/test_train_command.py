@@ -24,7 +24,7 @@ sample_tokens: 8
 
 HEADS = "num_attention_heads: 2"
 # What the shape of a family needs besides.
-SHAPES = {"gptj": "num_attention_heads: 2, rotary_dim: 4", "openai-gpt": HEADS, "bloom": HEADS}
+SHAPES = {"mamba": "state_size: 4", "gptj": "num_attention_heads: 2, rotary_dim: 4", "openai-gpt": HEADS, "bloom": HEADS}
 
 
 @pytest.fixture
