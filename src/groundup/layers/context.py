@@ -8,6 +8,7 @@ from torch import Tensor
 
 from groundup.layers.masks import Mask, MaskRule
 from groundup.layers.rope import Rope
+from groundup.layers.sequences import Sequences
 
 if TYPE_CHECKING:
     from groundup.state import Placement, State
@@ -31,6 +32,7 @@ class Context:
     placement: "Placement | None" = None
     _masks: dict[MaskRule, Mask] = field(default_factory=dict, repr=False)
     _rotations: dict[tuple[Rope, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _sequences: dict[bool, Sequences] = field(default_factory=dict, repr=False)
 
     def mask(self, rule: MaskRule) -> Mask:
         """Which keys each query sees under `rule`."""
@@ -44,6 +46,14 @@ class Context:
         if key not in self._rotations:
             self._rotations[key] = rope.tables(self.positions, dtype)
         return self._rotations[key]
+
+    def sequences(self, shape: tuple[int, int], backwards: bool = False) -> Sequences:
+        """The documents of this call's rows, (B, T) = shape, as sequences for a recurrent layer."""
+        if False not in self._sequences:
+            self._sequences[False] = Sequences.of(shape, self.documents, self.positions.device)
+        if backwards and True not in self._sequences:
+            self._sequences[True] = self._sequences[False].backwards()
+        return self._sequences[backwards]
 
     @property
     def fresh(self) -> bool:
