@@ -205,7 +205,7 @@ class Train(Command):
             raise UsageError(
                 f"model.vocab_size {self.model.vocab_size} is below the tokenizer's {tokenizer.vocab_size}"
             )
-        if "max_position_embeddings" not in given:
+        if "max_position_embeddings" not in given and self.model.max_position_embeddings is not None:
             decided["max_position_embeddings"] = self.data.context_length
         special = {f"{part}_token_id": getattr(tokenizer, f"{part}_id") for part in ("bos", "eos", "pad")}
         decided["kept"] = {**self.model.kept, **{name: id for name, id in special.items() if id is not None}}

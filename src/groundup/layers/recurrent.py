@@ -65,12 +65,12 @@ class Cell(nn.Module):
         return tuple(torch.zeros(count, self.hidden, dtype=weight.dtype, device=weight.device) for _ in self.memory)
 
     def kernel(self) -> Any:
-        """torch's own fused kernel of this cell; None where there is none."""
+        """The fused kernel that torch has for this cell; None where there is none."""
         return None
 
 
 class SimpleRNN(Cell):
-    """h' = act(V x + U h + b) (Elman 1990). `act` is any name of `layers.activations`, tanh in the paper's successors."""
+    """h' = act(V x + U h + b) (Elman 1990). `act`: a name of `layers.activations`."""
 
     gates = 1
 
@@ -171,7 +171,7 @@ class Recurrent(nn.Module):
         self.cell, self.weight_dropout, self.fused, self.backwards = cell, weight_dropout, fused, backwards
 
     @torch.compiler.disable  # a loop over time would be unrolled into a program of a thousand steps
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self.backwards and context.state is not None:
             raise UsageError("a layer that reads from the end has no state: the end of the text must be known")
         sequences = context.sequences((x.shape[0], x.shape[1]), self.backwards)
@@ -188,7 +188,7 @@ class Recurrent(nn.Module):
         return sequences.put_back(y)
 
     def run(self, x: Tensor, sizes: list[int], memory: Memory) -> tuple[Tensor, Memory]:
-        """The outputs (N, H) of the tokens x (N, D), laid out step by step, and the state (S, H) after each document."""
+        """Outputs (N, H) of the tokens x (N, D), laid out step by step, and the state (S, H) after each document."""
         weight = F.dropout(self.cell.state_proj.weight, self.weight_dropout, self.training)
         if self.fused and self._plain() and self.cell.kernel() is not None:
             return self._kernel(x, sizes, memory, weight)
@@ -207,7 +207,7 @@ class Recurrent(nn.Module):
         biased = cell.input_proj.bias is not None
         if biased:
             weights += [cell.input_proj.bias, cell.state_proj.bias]
-        layers = tuple(part[None] for part in memory)  # (1, S, H): one layer, one direction
+        layers = [part[None] for part in memory]  # (1, S, H): one layer, one direction
         start = layers if len(layers) > 1 else layers[0]
         steps = torch.tensor(sizes, dtype=torch.int64)
         # layers 1, dropout 0, training as it is, one direction

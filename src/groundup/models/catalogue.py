@@ -17,6 +17,7 @@ from groundup.models.configs.olmo2 import Olmo2Config
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
 from groundup.models.configs.qwen3 import Qwen3Config
+from groundup.models.configs.rnn import RNNConfig
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -38,6 +39,7 @@ FAMILIES: dict[str, Family] = {
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
     "qwen3": Family(Qwen3Config, "groundup.models.text.qwen3:Qwen3"),
+    "rnn": Family(RNNConfig, "groundup.models.text.rnn:RecurrentLM"),
 }
 
 

@@ -22,6 +22,11 @@ sample_tokens: 8
 """
 
 
+HEADS = "num_attention_heads: 2"
+# What a family without attention has in place of heads and an MLP.
+SHAPES = {"rnn": "cell: gru"}
+
+
 @pytest.fixture
 def recipe(tmp_path):
     (tmp_path / "text.txt").write_text("the cat sat on the mat and the dog ran. " * 60)
@@ -54,7 +59,8 @@ def test_recipe_to_final_folder_and_the_runs_commands(recipe, tmp_path, capsys):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_trains_and_is_read_again(family, recipe, tmp_path, capsys):
     out, text = tmp_path / "run", Path(recipe).read_text()
-    Path(recipe).write_text(text.replace("model_type: gpt2", f"model_type: {family}, intermediate_size: 24"))
+    shape = SHAPES.get(family, "num_attention_heads: 2, intermediate_size: 24")
+    Path(recipe).write_text(text.replace("model_type: gpt2", f"model_type: {family}").replace(HEADS, shape))
     assert main(["train", recipe, "--out-dir", str(out), "--threads", "1", "--training.steps", "3", "--json"]) == 0
     capsys.readouterr()
     assert main(["models", "list", str(out), "--family", family, "--json"]) == 0
