@@ -114,7 +114,7 @@ class Train(Command):
         model = settings.make_model(tokenizer, device)
         if self.dry_run:
             return settings.describe(model, tokenizer, data)
-        return settings.fit(model, tokenizer, data)
+        return settings.count(model, tokenizer, data) if model.config.counted else settings.fit(model, tokenizer, data)
 
     def resolved(self) -> Train:
         """The top-level shortcuts put where they belong, so that config.yaml says everything once."""
@@ -271,6 +271,24 @@ class Train(Command):
             tokenizer=tokenizer,
             settings=self,
         )
+        say(f"done: {run.path}; try `groundup generate {run.final}`")
+        return run.summary() | {"path": str(run.path)}
+
+    def count(self, model: Any, tokenizer: Tokenizer, data: Data) -> dict[str, Any]:
+        """The training of a family that learns by counting; the run's summary."""
+        from groundup.pages.run_report import write_report
+        from groundup.training.counting import count
+
+        if self.init_from is not None:
+            raise UsageError(
+                f"a model of counts is made from all of its text at once: {self.init_from} has no say in it"
+            )
+        say(f"counting {told(data)}")
+        sample = _sampler(tokenizer, self.sample_tokens)
+        run = count(
+            model.config, data, self.training, tokenizer=tokenizer, settings=self, sample=sample, prompts=self.prompts
+        )
+        write_report(run.path)
         say(f"done: {run.path}; try `groundup generate {run.final}`")
         return run.summary() | {"path": str(run.path)}
 

@@ -12,6 +12,7 @@ always the first ones. This is the layout of torch's PackedSequence (and of cuDN
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -57,27 +58,41 @@ class Sequences:
         rows[rank[document]] = row
         return cls(order, torch.bincount(step).tolist(), rows, shape)
 
+    @cached_property
+    def begin(self) -> Tensor:
+        """(steps + 1,) int64, where each step begins among the N tokens; the last is N."""
+        sizes = torch.tensor([0, *self.sizes], dtype=torch.int64, device=self.order.device)
+        return sizes.cumsum(0)
+
+    @cached_property
+    def step(self) -> Tensor:
+        """(N,) int64, the number of each token in its document."""
+        return torch.repeat_interleave(torch.arange(len(self.sizes), device=self.order.device), self.begin.diff())
+
+    @cached_property
+    def document(self) -> Tensor:
+        """(N,) int64, which document each token belongs to, the longest being 0."""
+        return torch.arange(len(self.step), device=self.order.device) - self.begin[self.step]
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(S,) int64, tokens of each document."""
+        return torch.bincount(self.document, minlength=len(self.rows))
+
     def backwards(self) -> "Sequences":
         """The same documents, each read from its last token to its first."""
         # Token number t of a document changes places with number length - 1 - t; the sizes stay as they are.
-        starts = [0]
-        for size in self.sizes:
-            starts.append(starts[-1] + size)
-        begin = torch.tensor(starts[:-1] or [0], device=self.order.device)  # (steps,) where each step begins
-        sizes = torch.tensor(self.sizes, dtype=torch.int64, device=self.order.device)
-        step = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)  # (N,)
-        rank = torch.arange(len(step), device=sizes.device) - begin[step]
-        lengths = (sizes[None] > torch.arange(len(self.rows), device=sizes.device)[:, None]).sum(1)  # (S,)
-        return Sequences(self.order[begin[lengths[rank] - 1 - step] + rank], self.sizes, self.rows, self.shape)
+        step = self.lengths[self.document] - 1 - self.step
+        return Sequences(self.order[self.begin[step] + self.document], self.sizes, self.rows, self.shape)
 
     def take(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (N, D), the tokens step by step."""
-        return x.reshape(-1, x.shape[-1])[self.order]
+        """(B, T, ...) -> (N, ...), the tokens step by step."""
+        return x.flatten(0, 1)[self.order]
 
     def put_back(self, y: Tensor) -> Tensor:
-        """(N, H) -> (B, T, H); padding gets zeros."""
-        flat = y.new_zeros(self.shape[0] * self.shape[1], y.shape[-1])
-        return flat.index_copy(0, self.order, y).view(*self.shape, y.shape[-1])
+        """(N, ...) -> (B, T, ...); padding gets zeros."""
+        flat = y.new_zeros(self.shape[0] * self.shape[1], *y.shape[1:])
+        return flat.index_copy(0, self.order, y).unflatten(0, self.shape)
 
 
 def _number_within(group: Tensor, lengths: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mistral import MistralConfig
+from groundup.models.configs.ngram import NGramConfig
 from groundup.models.configs.olmo2 import Olmo2Config
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
@@ -39,6 +40,7 @@ FAMILIES: dict[str, Family] = {
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
     "qwen3": Family(Qwen3Config, "groundup.models.text.qwen3:Qwen3"),
+    "ngram": Family(NGramConfig, "groundup.models.text.ngram:NGramLM"),
     "rnn": Family(RNNConfig, "groundup.models.text.rnn:RecurrentLM"),
 }
 

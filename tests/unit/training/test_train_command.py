@@ -22,9 +22,9 @@ sample_tokens: 8
 """
 
 
-HEADS = "num_attention_heads: 2"
-# What a family without attention has in place of heads and an MLP.
-SHAPES = {"rnn": "cell: gru"}
+SHAPE = "hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
+# What families without attention have in its place.
+SHAPES = {"ngram": "order: 3", "rnn": "hidden_size: 16, num_hidden_layers: 1, cell: gru"}
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_recipe_to_final_folder_and_the_runs_commands(recipe, tmp_path, capsys):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_trains_and_is_read_again(family, recipe, tmp_path, capsys):
     out, text = tmp_path / "run", Path(recipe).read_text()
-    shape = SHAPES.get(family, "num_attention_heads: 2, intermediate_size: 24")
-    Path(recipe).write_text(text.replace("model_type: gpt2", f"model_type: {family}").replace(HEADS, shape))
+    shape = SHAPES.get(family, f"{SHAPE}, intermediate_size: 24")
+    Path(recipe).write_text(text.replace("model_type: gpt2", f"model_type: {family}").replace(SHAPE, shape))
     assert main(["train", recipe, "--out-dir", str(out), "--threads", "1", "--training.steps", "3", "--json"]) == 0
     capsys.readouterr()
     assert main(["models", "list", str(out), "--family", family, "--json"]) == 0
