@@ -423,6 +423,7 @@ def test_every_published_size_is_tested_or_equal_to_one_that_is():
         *("llama-2-7b", "llama-2-13b"),  # as llama-7b and llama-13b
         "mistral-7b-v0.2",  # as mistral-7b-v0.1
         # transformers has no such families: test_ngrams.py, test_recurrent_models.py
-        *("web-1t-5gram", "zaremba-medium", "zaremba-large"),
+        *("web-1t-5gram", "bengio-brown", "bengio-ap", "zaremba-medium", "zaremba-large"),
+        *("awd-lstm-ptb", "awd-lstm-wt2", "elmo-original", "elmo-medium", "elmo-small"),
         *("qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "qwen2.5-72b"),  # as those of Qwen2
     }

@@ -193,7 +193,9 @@ class Train(Command):
                 )
             return model
         torch.manual_seed(self.training.seed)
-        return build_model(self.model_config_for(tokenizer)).to(device)
+        model = build_model(self.model_config_for(tokenizer)).to(device)
+        model.learn_vocabulary(tokenizer)
+        return model
 
     def model_config_for(self, tokenizer: Tokenizer) -> Any:
         """The model's shape with what tokenizer and data decide."""

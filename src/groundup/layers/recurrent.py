@@ -41,7 +41,7 @@ class Cell(nn.Module):
 
     def __init__(self, dim: int, hidden: int, bias: bool = True):
         super().__init__()
-        self.hidden = hidden
+        self.widths: tuple[int, ...] = (hidden,) * len(self.memory)  # of the tensors of the state; the output's first
         self.input_proj = nn.Linear(dim, self.gates * hidden, bias)
         self.state_proj = nn.Linear(hidden, self.gates * hidden, bias)
 
@@ -62,11 +62,15 @@ class Cell(nn.Module):
     def start(self, count: int) -> Memory:
         """The state before the first token, (S, H) zeros each."""
         weight = self.state_proj.weight
-        return tuple(torch.zeros(count, self.hidden, dtype=weight.dtype, device=weight.device) for _ in self.memory)
+        return tuple(torch.zeros(count, width, dtype=weight.dtype, device=weight.device) for width in self.widths)
 
     def kernel(self) -> Any:
         """The fused kernel that torch has for this cell; None where there is none."""
         return None
+
+    def more_weights(self) -> list[Tensor]:
+        """What the kernel takes beside both projections and their biases."""
+        return []
 
 
 class SimpleRNN(Cell):
@@ -99,12 +103,51 @@ class LSTM(Cell):
         h, c = memory
         i, f, g, o = (x + project(h)).chunk(4, dim=-1)  # V x + U h + b, four parts
         # c' = σ(f) c + σ(i) tanh(g)
-        c = torch.addcmul(f.sigmoid() * c, i.sigmoid(), g.tanh())
+        c = self.bounded(torch.addcmul(f.sigmoid() * c, i.sigmoid(), g.tanh()))
         # h' = σ(o) tanh(c')
         return o.sigmoid() * c.tanh(), c
 
+    def bounded(self, x: Tensor) -> Tensor:
+        """Hook of cells that clip."""
+        return x
+
     def kernel(self) -> Any:
         return torch._VF.lstm  # type: ignore[attr-defined]
+
+
+class ProjectedLSTM(LSTM):
+    """An LSTM whose output is projected to a smaller width before it goes on and up (Sak et al. 2014): h' = P σ(o)
+    tanh(c'). The cell may be wide, and the products with h stay small.
+
+    Args:
+        dim: D, width of x.
+        hidden: width of the cell c.
+        out: width of h.
+        clip: largest size of the entries of c and h; None does not clip (3 in ELMo).
+        input_bias: the projection of x has a bias too, as in torch.
+    """
+
+    def __init__(self, dim: int, hidden: int, out: int, clip: float | None = None, input_bias: bool = True):
+        super().__init__(dim, hidden)
+        self.widths, self.clip = (out, hidden), clip
+        if not input_bias:
+            self.input_proj = nn.Linear(dim, 4 * hidden, bias=False)
+        self.state_proj = nn.Linear(out, 4 * hidden)
+        self.out_proj = nn.Linear(hidden, out, bias=False)
+
+    def step(self, x: Tensor, memory: Memory, project: Activation) -> Memory:
+        h, c = super().step(x, memory, project)
+        return self.bounded(self.out_proj(h)), c
+
+    def bounded(self, x: Tensor) -> Tensor:
+        """Clipped to ± clip."""
+        return x if self.clip is None else x.clamp(-self.clip, self.clip)
+
+    def kernel(self) -> Any:
+        return super().kernel() if self.clip is None and type(self.out_proj) is nn.Linear else None
+
+    def more_weights(self) -> list[Tensor]:
+        return [self.out_proj.weight]
 
 
 class GRU(Cell):
@@ -176,7 +219,7 @@ class Recurrent(nn.Module):
             raise UsageError("a layer that reads from the end has no state: the end of the text must be known")
         sequences = context.sequences((x.shape[0], x.shape[1]), self.backwards)
         if not sequences.sizes:  # padding alone
-            return x.new_zeros(*x.shape[:2], self.cell.hidden)
+            return x.new_zeros(*x.shape[:2], self.cell.widths[0])
         kept = None if context.state is None else context.state.layers[self.path]
         # The state is kept in the weights' own type: 16 bits are too few for a sum over a whole text.
         with torch.autocast(x.device.type, enabled=False):
@@ -199,7 +242,8 @@ class Recurrent(nn.Module):
 
     def _plain(self) -> bool:
         """Whether both projections are what they were built as: an adapter or a quantized matrix may stand there."""
-        return type(self.cell.input_proj) is nn.Linear and type(self.cell.state_proj) is nn.Linear
+        parts = (self.cell.input_proj, self.cell.state_proj)
+        return all(type(part) is nn.Linear for part in parts) and len({part.bias is None for part in parts}) == 1
 
     def _kernel(self, x: Tensor, sizes: list[int], memory: Memory, weight: Tensor) -> tuple[Tensor, Memory]:
         cell = self.cell
@@ -207,6 +251,7 @@ class Recurrent(nn.Module):
         biased = cell.input_proj.bias is not None
         if biased:
             weights += [cell.input_proj.bias, cell.state_proj.bias]
+        weights += cell.more_weights()
         layers = [part[None] for part in memory]  # (1, S, H): one layer, one direction
         start = layers if len(layers) > 1 else layers[0]
         steps = torch.tensor(sizes, dtype=torch.int64)

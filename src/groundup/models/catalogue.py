@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import Field
 
 from groundup.base.errors import CheckpointError, UsageError, did_you_mean
+from groundup.models.configs.awd_lstm import AWDLSTMConfig
 from groundup.models.configs.base import ModelConfig
+from groundup.models.configs.bengio import BengioConfig
+from groundup.models.configs.elmo import ElmoConfig
 from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
@@ -32,6 +35,9 @@ class Family(NamedTuple):
 
 
 FAMILIES: dict[str, Family] = {
+    "awd_lstm": Family(AWDLSTMConfig, "groundup.models.text.awd_lstm:AWDLSTM"),
+    "bengio": Family(BengioConfig, "groundup.models.text.bengio:FeedForwardLM"),
+    "elmo": Family(ElmoConfig, "groundup.models.text.elmo:Elmo"),
     "gpt2": Family(GPT2Config, "groundup.models.text.gpt2:GPT2"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),

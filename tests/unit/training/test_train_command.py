@@ -24,7 +24,13 @@ sample_tokens: 8
 
 SHAPE = "hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 # What families without attention have in its place.
-SHAPES = {"ngram": "order: 3", "rnn": "hidden_size: 16, num_hidden_layers: 1, cell: gru"}
+SHAPES = {
+    "awd_lstm": "hidden_size: 16, num_hidden_layers: 2, embedding_size: 8",
+    "bengio": "hidden_size: 16, order: 4, embedding_size: 8",
+    "elmo": "hidden_size: 8, num_hidden_layers: 2, cell_size: 16, filters: [[1, 4], [3, 6]]",
+    "ngram": "order: 3",
+    "rnn": "hidden_size: 16, num_hidden_layers: 1, cell: gru",
+}
 
 
 @pytest.fixture

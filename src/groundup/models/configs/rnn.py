@@ -47,11 +47,16 @@ class RNNConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _tied_widths_agree(self) -> "RNNConfig":
-        if self.tie_word_embeddings and self.input_size != self.hidden_size:
+        if self.tie_word_embeddings and self.input_size != self.output_size:
             raise ValueError(
                 f"a tied head needs embedding_size ({self.embedding_size}) to be hidden_size ({self.hidden_size})"
             )
         return self
+
+    @property
+    def output_size(self) -> int:
+        """Width of the last layer's outputs."""
+        return self.hidden_size
 
     @property
     def input_size(self) -> int:

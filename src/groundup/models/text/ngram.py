@@ -78,12 +78,13 @@ class NGramHead(nn.Module):
 
     def forward(self, history: Tensor) -> Tensor:
         past = history.reshape(-1, history.shape[-1])  # (M, n - 1)
-        dtype = self.orders[0].seen.dtype if self.orders else torch.float32
+        dtype = next((p.dtype for p in self.parameters()), torch.float32)
         scores = torch.full((len(past), self.vocabulary), -math.log(self.vocabulary), dtype=dtype, device=past.device)
-        for k, table in enumerate(self.orders):
+        tables: list[Any] = list(self.orders)
+        for k, table in enumerate(tables):
             context = self._find(past[:, past.shape[1] - k :])  # (M,) the number of the last k ids
             weight = torch.where(context >= 0, table.back_off[context.clamp(min=0)], self.unseen)
-            scores = self._with_seen(table, context, scores + weight[:, None])  # type: ignore[arg-type]
+            scores = self._with_seen(table, context, scores + weight[:, None])
         return scores.view(*history.shape[:-1], self.vocabulary)
 
     def _find(self, past: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class RecurrentLM(CausalLM):
         return RecurrentBlock(Recurrent(self.make_cell(i)), nn.Dropout(self.config.dropout))
 
     def make_head(self) -> nn.Module:
-        return nn.Linear(self.config.hidden_size, self.config.vocab_size)
+        return nn.Linear(self.config.output_size, self.config.vocab_size)
 
     def make_layer_state(self, i: int, max_len: int) -> dict[str, LayerState]:
         return {"rnn": RecurrentState()}  # type: ignore[dict-item]
