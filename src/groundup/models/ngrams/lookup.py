@@ -1,5 +1,7 @@
 """What a smoothed n-gram model says about documents."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from groundup.models.ngrams.counts import Symbols, joined
@@ -22,3 +24,40 @@ def log2_probabilities(tables: Tables, document: Symbols) -> np.ndarray:
         gram = np.where(seen, at, -1)
     with np.errstate(divide="ignore"):
         return np.log2(probability[len(tables.orders) - 1 :])
+
+
+def next_log2(tables: Tables, context: Sequence[int], candidates: np.ndarray) -> np.ndarray:
+    """log2 p of each candidate after a context, (M,) float64. The context is the begin of a document where it is
+    shorter than n - 1.
+
+    Args:
+        tables: a smoothed model.
+        context: ids, of which the last n - 1 count.
+        candidates: (M,) int64 ids.
+    """
+    vocabulary, reach = tables.vocabulary, len(tables.orders) - 1
+    past = ([vocabulary] * reach + list(context))[len(context) :]
+    probability = np.full(len(candidates), 1 / vocabulary)
+    for k, table in enumerate(tables.orders):
+        number = _number_of(tables, past[reach - k :])
+        if number < 0:
+            probability = probability * tables.unseen
+            continue
+        wanted = number * (vocabulary + 1) + candidates
+        at = np.minimum(np.searchsorted(table.keys, wanted), len(table.keys) - 1)
+        seen = table.keys[at] == wanted
+        probability = np.where(seen, table.seen[at], table.back_off[number] * probability)
+    with np.errstate(divide="ignore"):
+        return np.log2(probability)
+
+
+def _number_of(tables: Tables, gram: Sequence[int]) -> int:
+    """The number of a k-gram among those seen; -1 for none."""
+    number = 0
+    for table, symbol in zip(tables.orders, gram, strict=False):
+        wanted = number * (tables.vocabulary + 1) + symbol
+        at = int(np.searchsorted(table.keys, wanted))
+        if at == len(table.keys) or table.keys[at] != wanted:
+            return -1
+        number = at
+    return number
