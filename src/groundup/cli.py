@@ -43,6 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate:Evaluate", "Perplexity, bits per byte, cloze and multiple-choice accuracy"),
     "entropy": ("entropy:Entropy", "How many bits a letter of a text holds: by blocks, by words, under a model"),
     "shannon": ("entropy:Shannon", "The Shannon game: guess a text letter by letter, you or a model"),
+    "correct": ("correct:Correct", "Spelling by the noisy channel: argmax P(words) P(typed | words)"),
     "export hf": ("export:ExportHF", "Write a complete Hugging Face folder"),
     "export weights": ("export:ExportWeights", "Write the tensors alone, as .pth or safetensors"),
     "models list": ("models:ModelsList", "The families and sizes that can be built or loaded"),

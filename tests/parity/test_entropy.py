@@ -95,7 +95,7 @@ def test_words_by_zipfs_law():
     bits, words = zipf_entropy()
     assert words == 12366
     assert math.log(words) + 0.5772157 + 1 / (2 * words) == pytest.approx(10, abs=1e-4)
-    # -sum p log2 p = log2 10 + sum of 0.1 log2(n) / n, about log2 10 + 0.1 ln(n)^2 / (2 ln 2) + Stieltjes' 0.0728 / ln 2
+    # -sum p log2 p = log2 10 + 0.1 sum of log2(n) / n, whose ln form is ln(N)^2 / 2 and Stieltjes' -0.0728 about
     expected = math.log2(10) + 0.1 * (math.log(words) ** 2 / 2 - 0.0728158) / math.log(2)
     assert bits == pytest.approx(expected, abs=1e-3)
 
