@@ -136,7 +136,7 @@ def test_context_decides_between_words():
 
 @pytest.mark.row("LM-03", reference="held-out Shakespeare, garbled by a known channel; unigrams and no language model")
 def test_garbled_shakespeare_is_mended(shared):
-    """15 % of held-out words are garbled; the channel is learned from other garbled text, the language from the rest."""
+    """15 % of held-out words are garbled; the channel is learned from garbled text, the language from the rest."""
     text = sentences((shared / "data/tinyshakespeare.txt").read_text())
     cut, true = int(len(text) * 0.9), keyboard_channel(0.15)
     train, meant = text[:cut], text[cut : cut + 120]
