@@ -12,6 +12,7 @@ from groundup.generation.generate import generate
 from groundup.models.catalogue import FAMILIES
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
+from groundup.models.configs.rnn import RNNConfig
 from groundup.models.hub import build_model
 from groundup.observe import observe
 from standin import Bytes
@@ -20,6 +21,9 @@ pytest.importorskip("numba")
 
 LLAMA = {"vocab_size": 258, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 LLAMA |= {"num_attention_heads": 4, "max_position_embeddings": 64}
+
+
+LIKE_LLAMA = [f for f in FAMILIES if f != "gpt2" and LLAMA.keys() <= FAMILIES[f].config.model_fields.keys()]
 
 
 def llama(dtype=None, **changes):
@@ -69,7 +73,6 @@ def test_steps_of_a_llama(changes, dtype):
     assert_same_steps(view, plain, even=False)
 
 
-LLAMA_LIKE = [name for name, family in FAMILIES.items() if LLAMA.keys() <= family.config.model_fields.keys()]
 # What the shape of a family needs besides.
 OLDER = {
     "openai-gpt": {},
@@ -84,7 +87,7 @@ OLDER = {
 }
 
 
-@pytest.mark.parametrize("family", [name for name in LLAMA_LIKE if name not in (*OLDER, "gpt2")])  # theirs are below
+@pytest.mark.parametrize("family", [name for name in LIKE_LLAMA if name not in OLDER])  # theirs are below
 def test_steps_of_every_family(family):
     shape = LLAMA | {"initializer_range": 0.2, "model_type": family}
     window = {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1}
@@ -106,6 +109,18 @@ def test_steps_of_the_older_families(family):
     model = build_model(FAMILIES[family].config(**shape | OLDER[family])).eval()
     view = for_decoding(model, fewest_parameters=0)
     assert isinstance(view.blocks["0"].attn.q_proj, FewRowsLinear)
+    assert_same_steps(view, model, even=True)
+    assert_same_steps(view, model, even=False)
+
+
+@pytest.mark.parametrize("cell", ["simple", "lstm", "gru", "gru_reset_first"])
+def test_steps_of_a_recurrent_model(cell):
+    torch.manual_seed(0)
+    shape = {"vocab_size": 258, "hidden_size": 128, "num_hidden_layers": 2, "cell": cell}
+    model = build_model(RNNConfig(**shape)).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    assert view is not model
+    assert isinstance(view.blocks["0"].rnn.cell.state_proj, FewRowsLinear)
     assert_same_steps(view, model, even=True)
     assert_same_steps(view, model, even=False)
 

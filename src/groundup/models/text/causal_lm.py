@@ -100,6 +100,9 @@ class CausalLM(nn.Module):
         """Fill the weights with their initial values."""
         init.normal(self, self.config.initializer_range)
 
+    def learn_vocabulary(self, tokenizer: Any) -> None:
+        """Take from a new model's tokenizer what the family needs of it: how tokens are spelt, in ELMo."""
+
     @classmethod
     def weight_map(cls, config: Any) -> WeightMap:
         """How the family's tensors are called in a Hugging Face checkpoint."""

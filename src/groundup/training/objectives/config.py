@@ -58,3 +58,17 @@ class JointFineTuningConfig(ObjectiveConfig):
         from groundup.training.objectives.joint_fine_tuning import JointFineTuning
 
         return JointFineTuning(self)
+
+
+class BidirectionalConfig(ObjectiveConfig):
+    """Maximum likelihood of the next token and of the one before: for models that read from both ends (`elmo`)."""
+
+    kind: Literal["bidirectional_language_modeling"] = "bidirectional_language_modeling"
+    chunk_tokens: int = Field(default=1024, ge=1)
+    """Logits are made for so many tokens at a time."""
+
+    def build(self) -> Objective:
+        """The objective."""
+        from groundup.training.objectives.bidirectional import BidirectionalLanguageModeling
+
+        return BidirectionalLanguageModeling(self)
