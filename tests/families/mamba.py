@@ -27,7 +27,13 @@ reference = Reference(
         "use_conv_bias": true, "vocab_size": 50280}""",
     },
     # counts of these shapes in transformers, as the releases are known to have
-    parameters={"mamba-130m": 129_135_360, "mamba-370m": 371_516_416, "mamba-790m": 793_204_224, "mamba-1.4b": 1_372_178_432, "mamba-2.8b": 2_768_345_600},
+    parameters={
+        "mamba-130m": 129_135_360,
+        "mamba-370m": 371_516_416,
+        "mamba-790m": 793_204_224,
+        "mamba-1.4b": 1_372_178_432,
+        "mamba-2.8b": 2_768_345_600,
+    },
     takes_positions=False,
     trims=False,
 )

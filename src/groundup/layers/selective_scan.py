@@ -132,8 +132,8 @@ def read_out(decay: Tensor, inflow: Tensor, c: Tensor, h: Tensor) -> tuple[Tenso
 
 
 def scan(decay: Tensor, inflow: Tensor, h: Tensor) -> Tensor:
-    """All states (B, T, ...) of the recurrence, by doubling: after the step with shift s, each place holds what its last
-    2 s inflows make of the state (Hillis & Steele 1986).
+    """All states (B, T, ...) of the recurrence, by doubling: after the step with shift s, each place holds what its
+    last 2 s inflows make of the state (Hillis & Steele 1986).
     """
     inflow = torch.cat((inflow[:, :1] + decay[:, :1] * h[:, None], inflow[:, 1:]), dim=1)
     shift = 1

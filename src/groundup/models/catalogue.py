@@ -10,10 +10,10 @@ from pydantic import Field
 from groundup.base.errors import CheckpointError, UsageError, did_you_mean
 from groundup.models.configs.awd_lstm import AWDLSTMConfig
 from groundup.models.configs.base import ModelConfig
-from groundup.models.configs.bloom import BloomConfig
-from groundup.models.configs.falcon import FalconConfig
 from groundup.models.configs.bengio import BengioConfig
+from groundup.models.configs.bloom import BloomConfig
 from groundup.models.configs.elmo import ElmoConfig
+from groundup.models.configs.falcon import FalconConfig
 from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.gpt3 import GPT3Config
@@ -24,8 +24,8 @@ from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mamba import MambaConfig
 from groundup.models.configs.minicpm import MiniCPMConfig
 from groundup.models.configs.mistral import MistralConfig
-from groundup.models.configs.olmo import OlmoConfig
 from groundup.models.configs.ngram import NGramConfig
+from groundup.models.configs.olmo import OlmoConfig
 from groundup.models.configs.olmo2 import Olmo2Config
 from groundup.models.configs.openai_gpt import OpenAIGPTConfig
 from groundup.models.configs.opt import OPTConfig

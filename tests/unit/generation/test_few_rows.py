@@ -125,6 +125,16 @@ def test_steps_of_a_recurrent_model(cell):
     assert_same_steps(view, model, even=False)
 
 
+def test_steps_of_a_mamba():
+    torch.manual_seed(0)
+    config = FAMILIES["mamba"].config(vocab_size=8192, hidden_size=64, num_hidden_layers=2)
+    model = build_model(config).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    assert isinstance(view.blocks["0"].mixer.in_proj, FewRowsLinear)
+    assert_same_steps(view, model, even=True)
+    assert_same_steps(view, model, even=False)
+
+
 def test_steps_of_a_gpt2():
     model = gpt2()
     view = for_decoding(model, fewest_parameters=0)

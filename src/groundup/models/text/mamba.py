@@ -1,5 +1,5 @@
-"""Mamba (Gu & Dao 2023): no attention and no MLP, but one branch a block, a selective state space between two projections.
-What it remembers is of one size, however long the text.
+"""Mamba (Gu & Dao 2023): no attention and no MLP, but one branch a block, a selective state space between two
+projections. What it remembers is of one size, however long the text.
 """
 
 import math
