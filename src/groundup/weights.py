@@ -72,6 +72,18 @@ class Fused:
         return [torch.cat(tensors)]
 
 
+class Stacked:
+    """Several tensors of one shape (experts) are one of ours, side by side along a new first dimension."""
+
+    def load(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Join."""
+        return [torch.stack(tensors)]
+
+    def save(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Take apart."""
+        return list(tensors[0].unbind())
+
+
 class Mapped:
     """Every tensor passes through a function that has an inverse."""
 

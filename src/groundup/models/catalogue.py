@@ -13,6 +13,7 @@ from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mistral import MistralConfig
+from groundup.models.configs.mixtral import MixtralConfig
 from groundup.models.configs.olmo2 import Olmo2Config
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
@@ -34,6 +35,7 @@ FAMILIES: dict[str, Family] = {
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
+    "mixtral": Family(MixtralConfig, "groundup.models.text.mixtral:Mixtral"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
