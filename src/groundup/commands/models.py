@@ -12,7 +12,7 @@ from groundup.base.folders import builtin_folders
 from groundup.commands.command import Command
 from groundup.commands.probe import NEW_TOKENS, encoded_texts, greedy, probe_prompts, tokenizer_beside
 from groundup.estimates.memory import inference_memory
-from groundup.estimates.params import BYTES, count_parameters
+from groundup.estimates.params import BYTES, active_parameters, count_parameters
 from groundup.estimates.shape import Shape
 from groundup.models.catalogue import FAMILIES, config_of_size, sizes
 
@@ -216,13 +216,15 @@ def describe(config: Any) -> dict[str, Any]:
     try:
         shape = Shape.of(config)
         memory[f"keys and values of {shape.context} tokens in bf16"] = inference_memory(shape).kv_cache
+        active = active_parameters(shape) if shape.mixture else None
     except UsageError:  # a family that estimates do not know
-        pass
+        active = None
     return {
         "family": config.model_type,
         "config": config.model_dump(mode="json", exclude={"kept"}),
         "parts": parts,
         "parameters": total,
+        **({"active_parameters": active} if active else {}),
         "memory": memory,
     }
 
@@ -246,6 +248,9 @@ PARTS = (
     ("embed.tokens", "token embedding"),
     ("embed.", "other embeddings"),
     (".attn.", "attention"),
+    (".mlp.gate.", "gates"),
+    (".mlp.experts.", "experts"),
+    (".mlp.shared", "shared experts"),
     (".mlp.", "feed-forward"),
     ("norm", "norms"),
     ("lm_head", "output head"),
@@ -388,7 +393,10 @@ def _summary(result: dict[str, Any]) -> str:
         lines += ["", *(f"{key:<26}{value}" for key, value in shown.items()), ""]
         total = result["parameters"]
         rows = [[part, f"{count:,}", f"{count / total:.1%}"] for part, count in result["parts"].items()]
-        lines += [table([*rows, ["all", f"{total:,}", "100.0%"]], ["part", "parameters", "share"]), ""]
+        rows.append(["all", f"{total:,}", "100.0%"])
+        if active := result.get("active_parameters"):
+            rows.append(["active for one token", f"{active:,}", f"{active / total:.1%}"])
+        lines += [table(rows, ["part", "parameters", "share"]), ""]
         lines.append("memory: " + ", ".join(f"{as_size(count)} {what}" for what, count in result["memory"].items()))
     return "\n".join(lines)
 

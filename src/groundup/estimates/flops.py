@@ -6,7 +6,7 @@ Matrix products only, as is usual; norms, activations and softmax add a few perc
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.estimates.params import count_parameters
+from groundup.estimates.params import active_parameters, attention_matrices
 from groundup.estimates.shape import Shape
 
 
@@ -45,15 +45,18 @@ class Flops:
 def flops(config: Any, seq_len: int, batch: int = 1) -> Flops:
     """Operations of a (batch, seq_len) forward pass with full logits.
 
+    Of a mixture the experts that a token visits, and its gate.
+
     projections 2 T (d h k + 2 d g k + h k d);  scores 2 x 2 T² h k;  MLP 2 T x 2 d f (3 d f gated);  head 2 T d V.
     """
     s = config if isinstance(config, Shape) else Shape.of(config)
     tokens = batch * seq_len
-    query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    pair = s.heads * (s.latent.plain + s.latent.rope + s.latent.value if s.latent else 2 * s.head_dim)
+    gates = s.mixture.layers * s.mixture.experts * s.hidden if s.mixture else 0
     return Flops(
-        projections=2 * tokens * s.hidden * (2 * query + 2 * key_value) * s.layers,
-        scores=4 * tokens * seq_len * query * s.layers,
-        mlp=2 * tokens * (3 if s.gated else 2) * s.hidden * s.intermediate * s.layers,
+        projections=2 * tokens * attention_matrices(s) * s.layers,
+        scores=2 * tokens * seq_len * pair * s.layers,
+        mlp=2 * tokens * ((3 if s.gated else 2) * s.hidden * s.active_width + gates),
         head=2 * tokens * s.hidden * s.vocab,
     )
 
@@ -71,7 +74,7 @@ def rule_6n(parameters: int, tokens: float) -> float:
 def palm_flops_per_token(config: Any, seq_len: int) -> int:
     """6 N + 12 L H Q T of Chowdhery et al. (2022, appendix B), N without the embedding tables."""
     s = config if isinstance(config, Shape) else Shape.of(config)
-    n = count_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.hidden)
+    n = active_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.hidden)
     return 6 * n + 12 * s.layers * s.heads * s.head_dim * seq_len
 
 

@@ -37,17 +37,33 @@ def parts(config: Any) -> list[Part]:
         attention += s.hidden
     if s.mlp_bias:
         mlp += (matrices - 1) * s.intermediate + s.hidden
-    attention += s.head_norms
+    attention += s.head_norms + (s.heads if s.sinks else 0)
+    if s.latent is not None:
+        attention = s.latent.parameters(s.hidden, s.heads)
     norm = s.hidden * (2 if s.layer_norm else 1)
     rows = [
         Part("token embedding", s.vocab * s.hidden),
         Part("position embedding", s.learned_positions * s.hidden),
         Part("attention", attention, s.layers),
-        Part("feed-forward", mlp, s.layers),
+        Part("feed-forward", mlp, s.dense_layers),
+        *_mixture_parts(s),
         Part("norms", norm, s.block_norms * s.layers + 1),
         Part("output head", 0 if s.tied else s.vocab * s.hidden),
     ]
     return [row for row in rows if row.total]
+
+
+def _mixture_parts(s: Shape) -> list[Part]:
+    """Gate, experts and shared expert of the layers that have them."""
+    m = s.mixture
+    if m is None:
+        return []
+    shared = (3 if m.gated else 2) * s.hidden * m.shared
+    return [
+        Part("gates", m.gate(s.hidden), m.layers),
+        Part("experts", m.experts * m.network(s.hidden), m.layers),
+        Part("shared experts", shared, m.layers),
+    ]
 
 
 def count_parameters(config: Any) -> int:
@@ -55,11 +71,26 @@ def count_parameters(config: Any) -> int:
     return sum(part.total for part in parts(config))
 
 
+def active_parameters(config: Any) -> int:
+    """Those that one token visits: all but the experts that its gates did not choose."""
+    s = config if isinstance(config, Shape) else Shape.of(config)
+    m = s.mixture
+    return count_parameters(s) - (m.layers * m.idle(s.hidden) if m else 0)
+
+
 def matrix_parameters(config: Any) -> int:
     """Parameters that take part in a matrix product for each token: the head counts, tied or not."""
     s = config if isinstance(config, Shape) else Shape.of(config)
-    per_layer = 2 * s.hidden * s.head_dim * (s.heads + s.kv_heads) + (3 if s.gated else 2) * s.hidden * s.intermediate
-    return s.layers * per_layer + s.vocab * s.hidden
+    mlp = (3 if s.gated else 2) * s.hidden * s.active_width
+    gates = s.mixture.layers * s.mixture.experts * s.hidden if s.mixture else 0
+    return s.layers * attention_matrices(s) + mlp + gates + s.vocab * s.hidden
+
+
+def attention_matrices(s: Shape) -> int:
+    """Parameters of a layer's projections."""
+    if s.latent is not None:
+        return sum(rows * columns for rows, columns in s.latent.matrices(s.hidden, s.heads))
+    return 2 * s.hidden * s.head_dim * (s.heads + s.kv_heads)
 
 
 def moe_parameters(*, hidden: int, intermediate: int, experts: int, active: int) -> tuple[int, int]:

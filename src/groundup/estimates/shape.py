@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.base.errors import UsageError
+from groundup.estimates.mixture import Latent, Mixture
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class Shape:
         out_bias: whether the output projection of attention has a bias; as attention_bias when None.
         head_norms: gains of the norms over queries and keys in a layer.
         block_norms: norms over the residual stream in a layer.
+        sinks: a learned number for each head in a layer, for attention that may go nowhere.
+        mixture: the layers whose MLP is a mixture of experts, or None.
+        latent: the widths of latent attention, or None.
     """
 
     vocab: int
@@ -37,6 +41,20 @@ class Shape:
     out_bias: bool | None = None
     head_norms: int = 0
     block_norms: int = 2
+    sinks: bool = False
+    mixture: Mixture | None = None
+    latent: Latent | None = None
+
+    @property
+    def dense_layers(self) -> int:
+        """Layers with one MLP for all tokens."""
+        return self.layers - (self.mixture.layers if self.mixture else 0)
+
+    @property
+    def active_width(self) -> int:
+        """Inner widths of the MLPs that a token visits, summed over layers."""
+        m = self.mixture
+        return self.dense_layers * self.intermediate + (m.layers * m.active_width() if m else 0)
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
@@ -67,20 +85,32 @@ class Shape:
             context=context,
             tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma"))),
             learned_positions=context if gpt2 else 0,
-            attention_bias=bool(read.optional("attention_bias", gpt2)) or family == "qwen2",
+            attention_bias=bool(read.optional("attention_bias", gpt2)) or family in BIASED_QUERIES,
             mlp_bias=bool(read.optional("mlp_bias", gpt2)),
             layer_norm=gpt2,
             gated=not gpt2,
-            out_bias=False if family == "qwen2" else None,
-            head_norms={"qwen3": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim}.get(family, 0),
+            out_bias=False if family in BIASED_QUERIES else None,
+            head_norms={"qwen3": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim, "qwen3_moe": 2 * head_dim}.get(
+                family, 0
+            ),
+            sinks=family == "gpt_oss",
+            mixture=Mixture.of(read, family, read.number("num_hidden_layers", "n_layer")),
+            latent=Latent.of(read),
         )
 
 
-KNOWN = ("gpt2", "gemma", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
+KNOWN = (
+    *("gpt2", "gemma", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"),
+    *("deepseek_v2", "deepseek_v3", "gpt_oss"),
+)
 """The families whose parts are counted here."""
 
-HEAD_DIM = {"qwen3": 128, "gemma": 256}
+HEAD_DIM = {"qwen3": 128, "gemma": 256, "gpt_oss": 64}
 """Width of a head where a config does not tell, unless it follows from the others."""
+
+
+BIASED_QUERIES = ("qwen2", "qwen2_moe")
+"""Families with biases on queries, keys and values alone, whatever the config says."""
 
 
 class _Reader:

@@ -17,7 +17,9 @@ from groundup.models.configs.mixtral import MixtralConfig
 from groundup.models.configs.olmo2 import Olmo2Config
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
+from groundup.models.configs.qwen2_moe import Qwen2MoeConfig
 from groundup.models.configs.qwen3 import Qwen3Config
+from groundup.models.configs.qwen3_moe import Qwen3MoeConfig
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -39,7 +41,9 @@ FAMILIES: dict[str, Family] = {
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
+    "qwen2_moe": Family(Qwen2MoeConfig, "groundup.models.text.qwen2_moe:Qwen2Moe"),
     "qwen3": Family(Qwen3Config, "groundup.models.text.qwen3:Qwen3"),
+    "qwen3_moe": Family(Qwen3MoeConfig, "groundup.models.text.qwen3_moe:Qwen3Moe"),
 }
 
 

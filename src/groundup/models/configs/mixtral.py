@@ -53,6 +53,10 @@ class MixtralConfig(MistralConfig):
             values.setdefault("num_local_experts", values.pop("num_experts"))
         return values
 
+    def to_hf(self) -> dict[str, Any]:
+        """config.json, which leaves the width of a head to follow from the others where it does."""
+        return {name: value for name, value in super().to_hf().items() if name != "head_dim" or self.head_dim}
+
 
 def check_experts(chosen: int, of: int, name: str) -> None:
     """Refuse more experts a token than there are."""
