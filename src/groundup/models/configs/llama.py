@@ -55,6 +55,8 @@ class RopeParameters(Config):
         kept = {"rope_type", "rope_theta", *ROPE_SETTINGS[self.rope_type]}
         if self.partial_rotary_factor != 1:
             kept.add("partial_rotary_factor")
+        if self.truncate:  # as where it is not given
+            kept.discard("truncate")
         return {
             name: value for name, value in self.model_dump(mode="json").items() if name in kept and value is not None
         }
