@@ -13,6 +13,7 @@ from groundup.models.configs.deepseek_v2 import DeepseekV2Config
 from groundup.models.configs.deepseek_v3 import DeepseekV3Config
 from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gpt2 import GPT2Config
+from groundup.models.configs.gpt_oss import GptOssConfig
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mistral import MistralConfig
 from groundup.models.configs.mixtral import MixtralConfig
@@ -36,6 +37,7 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     "gpt2": Family(GPT2Config, "groundup.models.text.gpt2:GPT2"),
+    "gpt_oss": Family(GptOssConfig, "groundup.models.text.gpt_oss:GptOss"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "deepseek_v2": Family(DeepseekV2Config, "groundup.models.text.deepseek_v2:DeepseekV2"),
     "deepseek_v3": Family(DeepseekV3Config, "groundup.models.text.deepseek_v3:DeepseekV3"),
