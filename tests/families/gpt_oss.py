@@ -18,6 +18,7 @@ reference = Reference(
             **MOE | dict(head_dim=16, num_experts_per_tok=3), swiglu_limit=0.05, tie_word_embeddings=True,
             attention_bias=False, layer_types=["full_attention", "sliding_attention", "full_attention"],
         ),
+        "gpt-oss-packable": lambda: tf.GptOssConfig(**MOE | dict(intermediate_size=64)),
     },
     # Written down from knowledge of the files, not fetched from the hub.
     released={
