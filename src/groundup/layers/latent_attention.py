@@ -6,7 +6,8 @@ DeepSeek-V2), and that vector is all that has to be remembered.
     v_h = c W_vh
     q_h = [.. ; rope(..)]                    from x, or from a latent of its own
 
-A cache of Attention holds 2 K d numbers a token and layer, this one r + d_rope: for DeepSeek-V3 576 in place of 32,768.
+A cache of Attention holds 2 K d numbers a token and layer, this one r + d_rope: for DeepSeek-V3 576 in place of 40,960
+(128 keys of 192 and values of 128).
 
 The matrices that make keys and values can change sides, which gives the *absorbed* form:
 
