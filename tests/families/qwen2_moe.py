@@ -5,9 +5,7 @@ import transformers as tf
 from families.reference import Reference
 from families.shapes import GROUPED
 
-MOE = GROUPED | dict(
-    num_experts=5, num_experts_per_tok=2, moe_intermediate_size=12, shared_expert_intermediate_size=24
-)
+MOE = GROUPED | dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=12, shared_expert_intermediate_size=24)
 
 reference = Reference(
     cases={

@@ -144,7 +144,9 @@ def test_older_spellings_of_the_config_load_alike(pair):
 
 def without_older_words(value):
     """transformers keeps `type` beside `rope_type`, which it has the value of."""
-    return {k: v for k, v in value.items() if k != "type"} if isinstance(value, dict) and "rope_type" in value else value
+    return (
+        {k: v for k, v in value.items() if k != "type"} if isinstance(value, dict) and "rope_type" in value else value
+    )
 
 
 @pytest.mark.parametrize("name", RELEASED)

@@ -90,7 +90,10 @@ class LatentAttention(nn.Module):
         q = x if self.q_down_proj is None else self.q_norm(self.q_down_proj(x))  # type: ignore[misc]
         q = self.q_proj(q).unflatten(-1, (-1, self.plain_dim + self.rope.dim))  # (B, T, H, plain + rope)
         q, q_rope = q.split((self.plain_dim, self.rope.dim), dim=-1)
-        latent, k_rope = self.kv_norm(self.kv_down_proj(x)), self.k_rope_proj(x)[:, :, None]  # (B, T, r), (B, T, 1, d_r)
+        latent, k_rope = (
+            self.kv_norm(self.kv_down_proj(x)),
+            self.k_rope_proj(x)[:, :, None],
+        )  # (B, T, r), (B, T, 1, d_r)
         tables = context.rotation(self.rope, q.dtype)
         q_rope, k_rope = self.rope.rotate(q_rope, tables), self.rope.rotate(k_rope, tables)
         seen = torch.cat((latent, k_rope[:, :, 0]), dim=-1)[:, None]  # (B, 1, T, r + d_r): what is remembered

@@ -29,12 +29,14 @@ def test_results_and_gradients_are_those_of_weights_times_values(name, qkv):
     wanted = core.weights(q, k, MASKS[name]) @ v.repeat_interleave(2, dim=1)
     mine = core(q, k, v, MASKS[name])
     assert_close(mine, wanted)
-    gradients = [torch.autograd.grad(y.square().sum(), [q, k, v, core.sinks], retain_graph=True) for y in (mine, wanted)]
+    gradients = [
+        torch.autograd.grad(y.square().sum(), [q, k, v, core.sinks], retain_graph=True) for y in (mine, wanted)
+    ]
     assert_close(*gradients)
 
 
 def test_what_the_sink_takes_is_missing_from_the_rows(qkv):
-    core, (q, k, v) = SinkCore(4), qkv
+    core, (q, k, _) = SinkCore(4), qkv
     plain = AttentionCore().weights(q, k, MASKS["causal"])
     with torch.no_grad():
         core.sinks.fill_(-1e4)

@@ -1,6 +1,6 @@
 """Many feed-forward networks of one shape, for tokens that are sorted by expert.
 
-The weights of all experts lie in one tensor, and so that no loop runs over tokens, each token is copied once for each of
+The weights of all experts lie in one tensor. So that no loop runs over tokens, each token is copied once for each of
 its experts, the copies are sorted by expert, and every expert multiplies its own run of rows:
 
     tokens      a b c          copies sorted     [a c | b c | . | a b]      sizes 2 2 0 2

@@ -10,7 +10,9 @@ from groundup.layers.moe.gates.gate import Gate
 
 
 class MixtureOfExperts(nn.Module):
-    """sum_e g_e(x) h_e(x) over the experts that the gate chose, plus what the shared expert says. (B, T, D) -> (B, T, D)
+    """sum_e g_e(x) h_e(x) over the experts that the gate chose, plus what the shared expert says.
+
+    (B, T, D) -> (B, T, D)
 
     Args:
         gate: who goes where.

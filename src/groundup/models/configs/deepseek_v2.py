@@ -88,10 +88,14 @@ class DeepseekV2Config(LlamaConfig):
                 "here: all heads' keys and values come from one latent"
             )
         if self.n_routed_experts % self.n_group:
-            raise ValueError(f"n_routed_experts ({self.n_routed_experts}) must be a multiple of n_group ({self.n_group})")
+            raise ValueError(
+                f"n_routed_experts ({self.n_routed_experts}) must be a multiple of n_group ({self.n_group})"
+            )
         room = self.topk_group * self.n_routed_experts // self.n_group
         if room < self.num_experts_per_tok and self.topk_method != "greedy":
-            raise ValueError(f"{self.topk_group} groups hold {room} experts: fewer than {self.num_experts_per_tok} a token")
+            raise ValueError(
+                f"{self.topk_group} groups hold {room} experts: fewer than {self.num_experts_per_tok} a token"
+            )
         if self.topk_method not in self.methods:
             raise ValueError(f"topk_method of {self.family()} is one of {', '.join(self.methods)}")
         return self

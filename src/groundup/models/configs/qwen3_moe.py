@@ -15,7 +15,13 @@ class Qwen3MoeConfig(Qwen3Config):
     harmless: ClassVar[frozenset[str]] = frozenset({"output_router_logits"})
     fixed: ClassVar[dict[str, Any]] = {"mlp_bias": False, "layer_types": None}
     sizes: ClassVar[dict[str, dict[str, Any]]] = {
-        "qwen3-30b-a3b": {**ROPE, "head_dim": 128, "num_hidden_layers": 48, "max_window_layers": 48, "norm_topk_prob": True},
+        "qwen3-30b-a3b": {
+            **ROPE,
+            "head_dim": 128,
+            "num_hidden_layers": 48,
+            "max_window_layers": 48,
+            "norm_topk_prob": True,
+        },
         "qwen3-235b-a22b": {
             **ROPE,
             "head_dim": 128,

@@ -87,7 +87,9 @@ class DeepseekV2(Llama):
             rule(ours + "attn.q_down_proj", theirs + "self_attn.q_a_proj"),
             rule(ours + "attn.q_norm", theirs + "self_attn.q_a_layernorm"),
             rule(ours + "attn.q_proj", f"{theirs}self_attn.q_{latent}proj"),
-            rule([ours + "attn.kv_down_proj", ours + "attn.k_rope_proj"], down, Fused(c.kv_lora_rank, c.qk_rope_head_dim)),
+            rule(
+                [ours + "attn.kv_down_proj", ours + "attn.k_rope_proj"], down, Fused(c.kv_lora_rank, c.qk_rope_head_dim)
+            ),
             rule(ours + "attn.kv_norm", theirs + "self_attn.kv_a_layernorm"),
             rule(
                 [ours + "attn.k_proj", ours + "attn.v_proj"],
