@@ -9,6 +9,8 @@ DeepNormBlock         norm(a x + f(x))          post-norm with a heavier stream,
 
 from typing import Literal, NamedTuple
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from groundup.base.errors import UsageError
@@ -25,6 +27,11 @@ class Block(nn.Module):
     Args:
         norm1, attn, norm2, mlp: the parts.
         attn_dropout, mlp_dropout: dropout of the two branches before they are added.
+    """
+
+    layout: ClassVar[str] = "( norm1 attn + ( norm2 mlp +"
+    """For drawings: parts in order, `(` where a branch leaves the stream, `+` where it is added again, `a|b` for parts
+    that work side by side.
     """
 
     def __init__(
@@ -50,6 +57,8 @@ class PostBranchNormBlock(Block):
     """Each branch is normalised at its end: x + norm1(attn(x)), then x + norm2(mlp(x)) (Liu et al. 2021, Swin V2; OLMo
     2, 2024). The stream itself passes unnormalised, as in a pre-norm block.
     """
+
+    layout = "( attn norm1 + ( mlp norm2 +"
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.norm1(self.attn(x, context)))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
 
 from groundup.layers.activations import Activation
 from groundup.layers.moe.routing import Routing, count
@@ -106,6 +107,16 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
 
 
 _product.register_autograd(_gradients, setup_context=_remember)
+
+
+@register_flop_formula(torch.ops.groundup.grouped_product)
+def _operations(x: Any, weight: Any, sizes: Any, *_: Any, **__: Any) -> int:
+    return 2 * x[0] * weight[1] * weight[2]
+
+
+@register_flop_formula(torch.ops.groundup.grouped_product_backward)
+def _operations_backward(x: Any, weight: Any, sizes: Any, dy: Any, *_: Any, **__: Any) -> int:
+    return 4 * x[0] * weight[1] * weight[2]
 
 
 class Experts(nn.Module):
