@@ -7,9 +7,7 @@ PostBranchNormBlock   x + norm(f(x))            the end of the branch alone
 DeepNormBlock         norm(a x + f(x))          post-norm with a heavier stream, for very deep models
 """
 
-from typing import Literal, NamedTuple
-
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 from torch.utils.flop_counter import register_flop_formula
 
 from groundup.layers.activations import Activation
@@ -40,8 +41,9 @@ class GroupedLinear(nn.Module):
     def forward(self, x: Tensor, sizes: Tensor) -> Tensor:
         """X (M, in), the rows of expert 0 first; sizes (E,) int64, how many each has -> (M, out)"""
         weight, bias = self.weight, self.bias
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
+        kind = x.device.type
+        if is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
             x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         y = grouped_product(x, weight, sizes)
         return y if bias is None else y + bias.repeat_interleave(sizes, dim=0, output_size=len(x))

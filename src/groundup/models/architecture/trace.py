@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.layers.latent_attention import LatentAttention
-from groundup.layers.moe.experts import GroupedLinear
+from groundup.layers.moe.experts import Experts, GroupedLinear
 from groundup.layers.moe.gates.gate import Gate
 from groundup.models.architecture.outline import PROBE, Group, Outline, Part
 from groundup.models.catalogue import model_class
@@ -133,6 +133,9 @@ def describe(module: nn.Module) -> str:
     if isinstance(module, GroupedLinear):
         experts, out, inner = module.weight.shape
         words.append(f"{experts} × ({inner} → {out})" + (", bias" if module.bias is not None else ""))
+    if isinstance(module, Experts):
+        experts, hidden, width = module.up_proj.weight.shape
+        words.append(f"{experts} × ({width} → {hidden} → {width})")
     if isinstance(module, Gate):
         words.append(f"{module.num_experts} experts" + (f", {module.k} a token" if hasattr(module, "k") else ""))
     words += list(_attention_words(module))

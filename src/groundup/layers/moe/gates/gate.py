@@ -1,10 +1,12 @@
 """What all gates share: logits in float32, losses, padding, capacity."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 
 from groundup.layers.moe.losses import balance_loss, num_real, with_loss, z_loss
 from groundup.layers.moe.routing import Routing, count, limit
@@ -74,7 +76,8 @@ class Gate(nn.Module):
         """(N, D) -> (N, E), computed in float32 whatever the weights are: near ties would be decided by rounding."""
         if self.training and self.jitter:
             x = x * torch.empty_like(x).uniform_(1 - self.jitter, 1 + self.jitter)
-        with torch.autocast(x.device.type, enabled=False):
+        kind = x.device.type
+        with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
             return F.linear(x.float(), self.weight.float(), None if self.bias is None else self.bias.float())
 
     def choose(self, logits: Tensor, real: Tensor | None) -> Routing:
