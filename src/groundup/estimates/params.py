@@ -47,7 +47,8 @@ def parts(config: Any) -> list[Part]:
         Part("attention", attention, s.layers),
         Part("feed-forward", mlp, s.dense_layers),
         *_mixture_parts(s),
-        Part("norms", norm, s.block_norms * s.layers + 1),
+        Part("relative positions", s.position_parameters, s.layers),
+        Part("norms", norm, s.block_norms * s.layers + s.final_norm),
         Part("output head", 0 if s.tied else s.vocab * s.hidden),
     ]
     return [row for row in rows if row.total]

@@ -22,6 +22,8 @@ class Shape:
         sinks: a learned number for each head in a layer, for attention that may go nowhere.
         mixture: the layers whose MLP is a mixture of experts, or None.
         latent: the widths of latent attention, or None.
+        final_norm: whether a norm follows the last layer.
+        position_parameters: what a layer's relative positions have to learn.
     """
 
     vocab: int
@@ -44,6 +46,8 @@ class Shape:
     sinks: bool = False
     mixture: Mixture | None = None
     latent: Latent | None = None
+    final_norm: bool = True
+    position_parameters: int = 0
 
     @property
     def dense_layers(self) -> int:
@@ -64,6 +68,8 @@ class Shape:
         """
         read = _Reader(config)
         family = read.optional("model_type", "llama")
+        if family == "parts":
+            return _parts(read)
         if family not in KNOWN:
             raise UsageError(f"estimates know the families {', '.join(KNOWN)}, not `{family}`")
         gpt2 = family == "gpt2"
@@ -90,9 +96,7 @@ class Shape:
             layer_norm=gpt2,
             gated=not gpt2,
             out_bias=False if family in BIASED_QUERIES else None,
-            head_norms={"qwen3": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim, "qwen3_moe": 2 * head_dim}.get(
-                family, 0
-            ),
+            head_norms=(heads + kv_heads) * head_dim if family == "olmo2" else HEAD_NORMS.get(family, 0) * head_dim,
             sinks=family == "gpt_oss",
             mixture=Mixture.of(read, family, read.number("num_hidden_layers", "n_layer")),
             latent=Latent.of(read),
@@ -100,7 +104,20 @@ class Shape:
 
 
 KNOWN = (
-    *("gpt2", "gemma", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"),
+    *(
+        "gpt2",
+        "gemma",
+        "llama",
+        "mistral",
+        "olmo2",
+        "parts",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "mixtral",
+        "qwen2_moe",
+        "qwen3_moe",
+    ),
     *("deepseek_v2", "deepseek_v3", "gpt_oss"),
 )
 """The families whose parts are counted here."""
@@ -109,8 +126,45 @@ HEAD_DIM = {"qwen3": 128, "gemma": 256, "gpt_oss": 64}
 """Width of a head where a config does not tell, unless it follows from the others."""
 
 
+HEAD_NORMS = {"qwen3": 2, "qwen3_moe": 2}
+"""Norms over each head's queries and keys, whose gains all heads share."""
+
 BIASED_QUERIES = ("qwen2", "qwen2_moe")
 """Families with biases on queries, keys and values alone, whatever the config says."""
+
+
+def _parts(read: "_Reader") -> Shape:
+    """A model put together from named parts; parts that were added to its tables are not counted."""
+    hidden, heads = read.number("hidden_size"), read.number("num_attention_heads")
+    width, context = read.optional("head_dim") or hidden // heads, read.number("max_position_embeddings")
+    positions, residual, distance = read.optional("positions"), read.optional("residual"), read.number("max_distance")
+    learned = {
+        "kerple_power": 2 * heads,
+        "kerple_log": 2 * heads,
+        "t5": read.number("position_buckets") * heads,
+        "shaw": 2 * (2 * distance + 1) * width,
+        "transformer_xl": hidden * hidden + 2 * hidden,
+    }
+    return Shape(
+        vocab=read.number("vocab_size"),
+        hidden=hidden,
+        intermediate=read.number("intermediate_size"),
+        layers=read.number("num_hidden_layers"),
+        heads=heads,
+        kv_heads=read.number("num_key_value_heads"),
+        head_dim=width,
+        context=context,
+        tied=bool(read.optional("tie_word_embeddings", False)),
+        learned_positions=context if positions == "learned" else 0,
+        attention_bias=bool(read.optional("bias", False)),
+        mlp_bias=bool(read.optional("bias", False)),
+        layer_norm=read.optional("norm") != "rmsnorm",
+        gated=read.optional("mlp") == "gated",
+        block_norms=4 if residual == "sandwich" else 2,
+        final_norm=residual not in ("post", "deepnorm"),
+        position_parameters=learned.get(str(positions), 0),
+        mixture=Mixture.of(read, "parts", read.number("num_hidden_layers")) if read.optional("gate") else None,
+    )
 
 
 class _Reader:

@@ -18,6 +18,7 @@ from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mistral import MistralConfig
 from groundup.models.configs.mixtral import MixtralConfig
 from groundup.models.configs.olmo2 import Olmo2Config
+from groundup.models.configs.parts import PartsConfig
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
 from groundup.models.configs.qwen2_moe import Qwen2MoeConfig
@@ -45,6 +46,7 @@ FAMILIES: dict[str, Family] = {
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
     "mixtral": Family(MixtralConfig, "groundup.models.text.mixtral:Mixtral"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
+    "parts": Family(PartsConfig, "groundup.models.text.parts:Parts"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
     "qwen2_moe": Family(Qwen2MoeConfig, "groundup.models.text.qwen2_moe:Qwen2Moe"),

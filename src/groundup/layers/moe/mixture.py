@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from groundup.layers.block import Block
 from groundup.layers.context import Context
 from groundup.layers.moe.experts import Experts
 from groundup.layers.moe.gates.gate import Gate
@@ -20,6 +19,9 @@ class MixtureOfExperts(nn.Module):
         shared: a network that sees every token (Rajbhandari et al. 2022; Dai et al. 2024, DeepSeekMoE), or None.
         shared_gate: one logit a token; its sigmoid multiplies what `shared` says (Qwen2-MoE 2024); or None.
     """
+
+    takes_context = True
+    """A block passes the context on: padding is in it."""
 
     def __init__(
         self,
@@ -42,11 +44,3 @@ class MixtureOfExperts(nn.Module):
             return y
         shared = self.shared(x)
         return y + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(x)) * shared)
-
-
-class MixtureBlock(Block):
-    """A pre-norm block whose MLP is a mixture, which has to know what is padding."""
-
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        x = x + self.attn_dropout(self.attn(self.norm1(x), context))
-        return x + self.mlp_dropout(self.mlp(self.norm2(x), context))

@@ -13,7 +13,7 @@ from groundup.layers.latent_attention import LatentAttention
 from groundup.layers.moe.experts import GatedExperts
 from groundup.layers.moe.gates.gate import Gate
 from groundup.layers.moe.gates.group_limited import GroupLimitedGate
-from groundup.layers.moe.mixture import MixtureBlock, MixtureOfExperts
+from groundup.layers.moe.mixture import MixtureOfExperts
 from groundup.layers.norms import RMSNorm
 from groundup.layers.rope import Rope
 from groundup.models.configs.deepseek_v2 import DeepseekV2Config
@@ -67,11 +67,6 @@ class DeepseekV2(Llama):
         act, width = activation(c.hidden_act), c.moe_intermediate_size
         shared = GatedMLP(c.hidden_size, c.n_shared_experts * width, act) if c.n_shared_experts else None
         return MixtureOfExperts(self.make_gate(), GatedExperts(c.n_routed_experts, c.hidden_size, width, act), shared)
-
-    def make_block(self, i: int) -> nn.Module:
-        if not self.config.has_experts(i):
-            return super().make_block(i)
-        return MixtureBlock(self.make_norm(), self.make_attention(i), self.make_norm(), self.make_mlp(i))
 
     def make_layer_state(self, i: int, max_len: int) -> dict[str, LayerState]:
         return {"attn": LatentCache(max_len)}

@@ -14,7 +14,7 @@ from groundup.layers.attention_sinks import SinkCore
 from groundup.layers.masks import Causal, MaskRule
 from groundup.layers.moe.experts import ClampedExperts
 from groundup.layers.moe.gates.top_k import TopKGate
-from groundup.layers.moe.mixture import MixtureBlock, MixtureOfExperts
+from groundup.layers.moe.mixture import MixtureOfExperts
 from groundup.models.configs.gpt_oss import GptOssConfig
 from groundup.models.text.llama import Llama
 from groundup.weights import Chain, Mapped, WeightMap, rule
@@ -39,9 +39,6 @@ class GptOss(Llama):
         gate = TopKGate(c.hidden_size, c.num_local_experts, c.num_experts_per_tok, bias=True, balance=loss)
         experts = ClampedExperts(c.num_local_experts, c.hidden_size, c.intermediate_size, limit=c.swiglu_limit)
         return MixtureOfExperts(gate, experts)
-
-    def make_block(self, i: int) -> nn.Module:
-        return MixtureBlock(self.make_norm(), self.make_attention(i), self.make_norm(), self.make_mlp(i))
 
     @classmethod
     def weight_map(cls, config: GptOssConfig) -> WeightMap:  # type: ignore[override]

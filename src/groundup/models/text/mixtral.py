@@ -7,7 +7,7 @@ from torch import nn
 from groundup.layers.activations import activation
 from groundup.layers.moe.experts import GatedExperts
 from groundup.layers.moe.gates.top_k import TopKGate
-from groundup.layers.moe.mixture import MixtureBlock, MixtureOfExperts
+from groundup.layers.moe.mixture import MixtureOfExperts
 from groundup.models.configs.mixtral import MixtralConfig
 from groundup.models.text.mistral import Mistral
 from groundup.weights import Rule, Stacked, WeightMap, rule
@@ -25,9 +25,6 @@ class Mixtral(Mistral):
         gate = TopKGate(c.hidden_size, c.num_local_experts, c.num_experts_per_tok, balance=loss, jitter=noise)
         experts = GatedExperts(c.num_local_experts, c.hidden_size, c.intermediate_size, activation(c.hidden_act))
         return MixtureOfExperts(gate, experts)
-
-    def make_block(self, i: int) -> nn.Module:
-        return MixtureBlock(self.make_norm(), self.make_attention(i), self.make_norm(), self.make_mlp(i))
 
     @classmethod
     def weight_map(cls, config: MixtralConfig) -> WeightMap:  # type: ignore[override]

@@ -8,7 +8,7 @@ from groundup.layers.activations import activation
 from groundup.layers.feedforward import GatedMLP
 from groundup.layers.moe.experts import GatedExperts
 from groundup.layers.moe.gates.top_k import TopKGate
-from groundup.layers.moe.mixture import MixtureBlock, MixtureOfExperts
+from groundup.layers.moe.mixture import MixtureOfExperts
 from groundup.models.configs.qwen2_moe import Qwen2MoeConfig
 from groundup.models.text.mixtral import stacked_experts
 from groundup.models.text.qwen2 import Qwen2
@@ -30,11 +30,6 @@ class Qwen2Moe(Qwen2):
         experts = GatedExperts(c.num_experts, c.hidden_size, c.moe_intermediate_size, act)
         shared = GatedMLP(c.hidden_size, c.shared_expert_intermediate_size, act)
         return MixtureOfExperts(gate, experts, shared, nn.Linear(c.hidden_size, 1, bias=False))
-
-    def make_block(self, i: int) -> nn.Module:
-        if not self.config.has_experts(i):
-            return super().make_block(i)
-        return MixtureBlock(self.make_norm(), self.make_attention(i), self.make_norm(), self.make_mlp(i))
 
     @classmethod
     def weight_map(cls, config: Qwen2MoeConfig) -> WeightMap:  # type: ignore[override]

@@ -7,7 +7,7 @@ from torch import nn
 from groundup.layers.activations import activation
 from groundup.layers.moe.experts import GatedExperts
 from groundup.layers.moe.gates.top_k import TopKGate
-from groundup.layers.moe.mixture import MixtureBlock, MixtureOfExperts
+from groundup.layers.moe.mixture import MixtureOfExperts
 from groundup.models.configs.qwen3_moe import Qwen3MoeConfig
 from groundup.models.text.mixtral import stacked_experts
 from groundup.models.text.qwen3 import Qwen3
@@ -27,11 +27,6 @@ class Qwen3Moe(Qwen3):
         act, loss = activation(c.hidden_act), c.router_aux_loss_coef
         gate = TopKGate(c.hidden_size, c.num_experts, c.num_experts_per_tok, normalise=c.norm_topk_prob, balance=loss)
         return MixtureOfExperts(gate, GatedExperts(c.num_experts, c.hidden_size, c.moe_intermediate_size, act))
-
-    def make_block(self, i: int) -> nn.Module:
-        if not self.config.has_experts(i):
-            return super().make_block(i)
-        return MixtureBlock(self.make_norm(), self.make_attention(i), self.make_norm(), self.make_mlp(i))
 
     @classmethod
     def weight_map(cls, config: Qwen3MoeConfig) -> WeightMap:  # type: ignore[override]
