@@ -289,6 +289,7 @@ def test_commands_for_people_and_their_errors(capsys, tmp_path):
         ("qwen3-235b-a22b", 22),
         ("deepseek-v2", 21),
         ("deepseek-v3", 37),
+        ("glam-64b-64e", 96.6),
     ],
 )
 def test_active_parameters_are_the_published_ones(name, billions):

@@ -6,7 +6,7 @@ Matrix products only, as is usual; norms, activations and softmax add a few perc
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.estimates.params import active_parameters, attention_matrices
+from groundup.estimates.params import active_parameters, attention_matrices, mlp_matrices
 from groundup.estimates.shape import Shape
 
 
@@ -52,11 +52,10 @@ def flops(config: Any, seq_len: int, batch: int = 1) -> Flops:
     s = config if isinstance(config, Shape) else Shape.of(config)
     tokens = batch * seq_len
     pair = s.heads * (s.latent.plain + s.latent.rope + s.latent.value if s.latent else 2 * s.head_dim)
-    gates = s.mixture.layers * s.mixture.experts * s.hidden if s.mixture else 0
     return Flops(
         projections=2 * tokens * attention_matrices(s) * s.layers,
         scores=2 * tokens * seq_len * pair * s.layers,
-        mlp=2 * tokens * ((3 if s.gated else 2) * s.hidden * s.active_width + gates),
+        mlp=2 * tokens * mlp_matrices(s),
         head=2 * tokens * s.hidden * s.vocab,
     )
 

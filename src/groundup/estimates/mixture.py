@@ -15,8 +15,9 @@ class Mixture:
         experts: in each of them; `active` for one token.
         width: of an expert; `shared`: of the expert that all tokens visit, 0 for none.
         shared_gate: whether one more row of numbers weighs the shared expert.
-        biases: whether experts and gate have biases.
-        gated: whether an expert has three matrices in place of two.
+        biases: whether experts have them.
+        gated, shared_gated: whether an expert, and the shared one, has three matrices in place of two.
+        gate_bias: whether the gate has one.
     """
 
     layers: int
@@ -27,6 +28,8 @@ class Mixture:
     shared_gate: bool = False
     biases: bool = False
     gated: bool = True
+    shared_gated: bool = True
+    gate_bias: bool = False
 
     @classmethod
     def of(cls, read: Any, family: str, layers: int) -> "Mixture | None":
@@ -46,26 +49,44 @@ class Mixture:
             width=width,
             shared=shared,
             shared_gate=family == "qwen2_moe",
-            biases=family == "gpt_oss",
+            biases=family == "gpt_oss" or bool(family == "parts" and read.optional("bias")),
+            gated=family != "parts" or bool(read.optional("gated_experts", read.optional("mlp") == "gated")),
+            shared_gated=family != "parts" or read.optional("mlp") == "gated",
+            gate_bias=family == "gpt_oss",
         )
 
     def network(self, hidden: int) -> int:
         """Parameters of one expert."""
-        matrices = 3 if self.gated else 2
-        biases = (matrices - 1) * self.width + hidden if self.biases else 0
-        return matrices * hidden * self.width + biases
+        return network(hidden, self.width, self.gated, self.biases)
+
+    def shared_network(self, hidden: int) -> int:
+        """Parameters of the shared expert."""
+        return network(hidden, self.shared, self.shared_gated, self.biases) if self.shared else 0
 
     def gate(self, hidden: int) -> int:
         """Parameters of what decides."""
-        return self.experts * (hidden + int(self.biases)) + (hidden if self.shared_gate else 0)
+        return self.experts * (hidden + int(self.gate_bias)) + (hidden if self.shared_gate else 0)
 
     def active_width(self) -> int:
         """Of all MLPs that one token visits, side by side."""
         return self.active * self.width + self.shared
 
+    def active_matrices(self, hidden: int) -> int:
+        """Numbers that one token is multiplied by: the gates' and those of the MLPs that it visits."""
+        visited = self.active * network(hidden, self.width, self.gated) + network(
+            hidden, self.shared, self.shared_gated
+        )
+        return self.experts * hidden + visited
+
     def idle(self, hidden: int) -> int:
         """Parameters of a layer that one token does not visit."""
         return (self.experts - self.active) * self.network(hidden)
+
+
+def network(hidden: int, width: int, gated: bool, biases: bool = False) -> int:
+    """Parameters of an MLP: 2 d f, or 3 d f when gated."""
+    matrices = 3 if gated else 2
+    return matrices * hidden * width + ((matrices - 1) * width + hidden if biases else 0)
 
 
 @dataclass(frozen=True)

@@ -59,11 +59,10 @@ def _mixture_parts(s: Shape) -> list[Part]:
     m = s.mixture
     if m is None:
         return []
-    shared = (3 if m.gated else 2) * s.hidden * m.shared
     return [
         Part("gates", m.gate(s.hidden), m.layers),
         Part("experts", m.experts * m.network(s.hidden), m.layers),
-        Part("shared experts", shared, m.layers),
+        Part("shared experts", m.shared_network(s.hidden), m.layers),
     ]
 
 
@@ -82,9 +81,13 @@ def active_parameters(config: Any) -> int:
 def matrix_parameters(config: Any) -> int:
     """Parameters that take part in a matrix product for each token: the head counts, tied or not."""
     s = config if isinstance(config, Shape) else Shape.of(config)
-    mlp = (3 if s.gated else 2) * s.hidden * s.active_width
-    gates = s.mixture.layers * s.mixture.experts * s.hidden if s.mixture else 0
-    return s.layers * attention_matrices(s) + mlp + gates + s.vocab * s.hidden
+    return s.layers * attention_matrices(s) + mlp_matrices(s) + s.vocab * s.hidden
+
+
+def mlp_matrices(s: Shape) -> int:
+    """Numbers of all MLPs that a token is multiplied by; of mixtures the gate and what it chose."""
+    dense = s.dense_layers * (3 if s.gated else 2) * s.hidden * s.intermediate
+    return dense + (s.mixture.layers * s.mixture.active_matrices(s.hidden) if s.mixture else 0)
 
 
 def attention_matrices(s: Shape) -> int:

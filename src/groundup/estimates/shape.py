@@ -104,27 +104,13 @@ class Shape:
 
 
 KNOWN = (
-    *(
-        "gpt2",
-        "gemma",
-        "llama",
-        "mistral",
-        "olmo2",
-        "parts",
-        "phi3",
-        "qwen2",
-        "qwen3",
-        "mixtral",
-        "qwen2_moe",
-        "qwen3_moe",
-    ),
-    *("deepseek_v2", "deepseek_v3", "gpt_oss"),
+    *("gpt2", "gemma", "llama", "mistral", "olmo2", "parts", "phi3", "qwen2", "qwen3"),
+    *("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"),
 )
 """The families whose parts are counted here."""
 
 HEAD_DIM = {"qwen3": 128, "gemma": 256, "gpt_oss": 64}
 """Width of a head where a config does not tell, unless it follows from the others."""
-
 
 HEAD_NORMS = {"qwen3": 2, "qwen3_moe": 2}
 """Norms over each head's queries and keys, whose gains all heads share."""
