@@ -9,7 +9,6 @@ from groundup.models.configs.base import ModelConfig
 from groundup.models.configs.llama import RopeParameters
 from groundup.models.configs.mixtral import check_experts
 
-
 GLAM = {
     **{"vocab_size": 256_000, "norm": "rmsnorm", "positions": "t5", "mlp": "gated", "activation": "gelu"},
     **{"gated_experts": False, "gate": "gshard", "num_experts": 64, "decoder_sparse_step": 2},
