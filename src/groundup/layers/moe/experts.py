@@ -61,16 +61,21 @@ def grouped_product(x: Tensor, weight: Tensor, sizes: Tensor) -> Tensor:
     """
     if x.is_cuda and x.dtype == torch.bfloat16 and not (x.shape[1] % 8 or weight.shape[1] % 8):
         return F.grouped_mm(x, weight.mT, offs=sizes.cumsum(0).int())
-    return _product(x, weight, sizes)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.is_meta or not len(x):
+        return _product(x, weight, sizes)
+    # for the few rows of a step an operator of its own costs more than the products
+    runs = [(e, size) for e, size in enumerate(sizes.tolist()) if size]
+    rows = x.split([size for _, size in runs])
+    return torch.cat([part @ weight[e].T for part, (e, _) in zip(rows, runs, strict=True)])
 
 
 @torch.library.custom_op("groundup::grouped_product", mutates_args=())
 def _product(x: Tensor, weight: Tensor, sizes: Tensor) -> Tensor:
     y = x.new_empty(len(x), weight.shape[1])
     start = 0
-    for matrix, size in zip(weight, sizes.tolist(), strict=True):
+    for e, size in enumerate(sizes.tolist()):
         if size:
-            torch.mm(x[start : start + size], matrix.T, out=y[start : start + size])
+            torch.mm(x[start : start + size], weight[e].T, out=y[start : start + size])
         start += size
     return y
 
