@@ -18,7 +18,11 @@ from groundup.models.catalogue import sizes
 KNOWN_TEXTS = {
     # Raschka 2024, chapter 6
     "gpt2": ("Every effort moves you", " forward.\n\nThe first step is to understand the importance of your work"),
+    # the public tensor-by-tensor notebook of Llama 3: token 2983 comes next
+    "llama-3-8b": ("the answer to the ultimate question of life, the universe, and everything is ", "42"),
 }
+# Sizes whose text begins with a token that says so.
+BEGINS_WITH_BOS = {"llama-3-8b"}
 
 
 class ModelsVerify(Command):
@@ -79,6 +83,8 @@ def writes_known_text(size: str | None, model: Any, tokenizer: Any) -> bool:
         prompt, continuation = (tokenizer.encode(text) for text in KNOWN_TEXTS[size])
     except GroundupError:  # a vocabulary that lacks some of the characters
         return False
+    if size in BEGINS_WITH_BOS:
+        prompt = [tokenizer.bos_id, *prompt]
     return greedy(model, prompt, len(continuation)) == continuation
 
 
