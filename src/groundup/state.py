@@ -160,6 +160,16 @@ class SegmentMemory:
         return 0 if self.hidden is None else self.hidden.nbytes
 
 
+class LatentCache(KVCache):
+    """One vector a token that all heads share, (B, 1, max_len, width), allocated once at the first call: what latent
+    attention remembers in place of keys and values.
+    """
+
+    def extend(self, new: Tensor, placement: Placement) -> Tensor:
+        """New (B, 1, T, width) -> those of all tokens so far, (B, 1, S, width)"""
+        return self.update(new, new[..., :0], placement)[0]
+
+
 class RecurrentState:
     """Named tensors of fixed size, first dimension the rows (RWKV, Mamba, linear attention)."""
 

@@ -13,6 +13,9 @@ CHOICES = {
     "residual": ("post", "sandwich", "end", "deepnorm"),
     "attention": ("gqa", "mqa"),
     "mlp": ("dense",),
+    "gate": (
+        "dense", "top_k", "gshard", "switch", "base", "expert_choice", "group_limited", "loss_free",
+    ),
     "mask": ("prefix",),
     "initializer": ("gpt2", "xavier", "orthogonal"),
 }  # fmt: skip
@@ -24,5 +27,15 @@ def make(**choice):
 
 
 reference = Reference(
+    # Du et al. 2021 as 1.2T (96.6B active), Artetxe et al. 2021 as 15B, 52B, 207B and 1.1T: counts of these
+    # shapes by the formulas of the papers
+    parameters={
+        "glam-64b-64e": 1_161_756_418_048,
+        "facebook-moe-15b": 14_605_713_408,
+        "facebook-moe-52b": 51_831_371_776,
+        "facebook-moe-207b": 207_144_611_840,
+        "facebook-moe-1.1t": 1_104_219_021_312,
+    },
+    theirs_count=False,
     own={f"parts-{value}": make(**{name: value}) for name, values in CHOICES.items() for value in values},
 )

@@ -25,7 +25,7 @@ from groundup.state import SegmentMemory
 ALL = [(name, value) for name, values in CHOICES.items() for value in values]
 TABLES = {
     "positions": "POSITIONS", "norm": "NORMS", "residual": "RESIDUALS", "attention": "ATTENTIONS", "mlp": "MLPS",
-    "mask": "MASKS", "initializer": "INITIALIZERS",
+    "mask": "MASKS", "gate": "GATES", "initializer": "INITIALIZERS",
 }  # fmt: skip
 
 

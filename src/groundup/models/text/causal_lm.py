@@ -32,6 +32,8 @@ class CausalLM(nn.Module):
     """
 
     Config: ClassVar[type[ModelConfig]]
+    float32: ClassVar[tuple[str, ...]] = ()
+    """Patterns of tensors that stay float32 whatever the dtype of the model."""
 
     embed: Embedding | None
     blocks: nn.ModuleDict

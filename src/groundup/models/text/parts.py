@@ -27,6 +27,17 @@ from groundup.layers.block import (
 from groundup.layers.embedding import Embedding, PositionalEmbedding
 from groundup.layers.feedforward import MLP, GatedMLP
 from groundup.layers.masks import BlankInfilling, Causal, MaskRule, Prefix, UniLM
+from groundup.layers.moe.experts import Experts, GatedExperts
+from groundup.layers.moe.gates.base import BaseGate
+from groundup.layers.moe.gates.dense import DenseGate
+from groundup.layers.moe.gates.expert_choice import ExpertChoiceGate
+from groundup.layers.moe.gates.gate import Gate
+from groundup.layers.moe.gates.group_limited import GroupLimitedGate
+from groundup.layers.moe.gates.gshard import GShardGate
+from groundup.layers.moe.gates.loss_free import LossFreeGate
+from groundup.layers.moe.gates.switch import SwitchGate
+from groundup.layers.moe.gates.top_k import TopKGate
+from groundup.layers.moe.mixture import MixtureOfExperts
 from groundup.layers.norms import LayerNorm, RMSNorm, StdLayerNorm
 from groundup.layers.position_bias import ALiBi, KerpleLogarithmic, KerplePower, T5Bias
 from groundup.layers.positions import SinusoidalEmbedding
@@ -66,7 +77,9 @@ class Parts(CausalLM):
         return pick("attention", ATTENTIONS, c.attention)(c, i, positions.attention, settings)
 
     def make_mlp(self, i: int) -> nn.Module:
-        return pick("mlp", MLPS, self.config.mlp)(self.config, i)
+        c = self.config
+        network = pick("mlp", MLPS, c.mlp)(c, i)
+        return mixture(pick("gate", GATES, c.gate)(c), c) if c.gate is not None and c.has_experts(i) else network
 
     def make_block(self, i: int) -> nn.Module:
         parts = (self.make_norm(), self.make_attention(i), self.make_norm(), self.make_mlp(i))
@@ -141,7 +154,7 @@ def deepnorm(model: Parts, *parts: nn.Module, **dropouts: float) -> nn.Module:
 
 def rotary(interleaved: bool, config: PartsConfig, i: int) -> dict[str, Any]:
     """Rotary positions."""
-    rope, width = config.rope_parameters, config.hidden_size // config.num_attention_heads
+    rope, width = config.rope_parameters, config.head_dim or config.hidden_size // config.num_attention_heads
     scaling = rope_scaling(rope, config.max_position_embeddings)
     return {"rope": Rope(int(width * rope.partial_rotary_factor), rope.rope_theta, interleaved, scaling)}
 
@@ -158,12 +171,40 @@ def t5_bias(config: PartsConfig, i: int) -> dict[str, Any]:
 
 def with_heads(config: PartsConfig, i: int, kind: type[Attention], settings: dict[str, Any]) -> nn.Module:
     """Attention with as many key-value heads as the config says."""
-    return kind(config.hidden_size, config.num_attention_heads, config.num_key_value_heads, **settings)
+    sizes = (config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+    return kind(*sizes, **settings)
 
 
 def mlp(kind: Callable[..., nn.Module], config: PartsConfig, i: int) -> nn.Module:
     """One of the two feed-forward networks."""
     return kind(config.hidden_size, config.intermediate_size, activation(config.activation), bias=config.bias)
+
+
+def mixture(gate: Gate, config: PartsConfig) -> nn.Module:
+    """Experts in place of the MLP."""
+    width, act, bias = config.hidden_size, activation(config.activation), config.bias
+    gated = config.mlp == "gated" if config.gated_experts is None else config.gated_experts
+    hidden = config.moe_intermediate_size or config.intermediate_size
+    assert hidden is not None, "the config has filled it in"
+    kind = GatedExperts if gated else Experts
+    experts = kind(config.num_experts, width, hidden, act, bias=bias, dropout=config.expert_dropout)
+    if config.shared_expert_intermediate_size is None:
+        return MixtureOfExperts(gate, experts)
+    one = GatedMLP if config.mlp == "gated" else MLP
+    return MixtureOfExperts(gate, experts, one(width, config.shared_expert_intermediate_size, act, bias=bias))
+
+
+def gate(kind: Callable[..., Gate], config: PartsConfig, *counts: int) -> Gate:
+    """A gate with the settings that were given."""
+    balance, capacity = config.router_aux_loss_coef, config.expert_capacity
+    settings = {"z": config.router_z_loss_coef, "balance": balance, "capacity": capacity}
+    given = {name: value for name, value in settings.items() if value is not None}
+    return kind(config.hidden_size, config.num_experts, *counts, **given)
+
+
+def gate_of_k(kind: Callable[..., Gate], config: PartsConfig) -> Gate:
+    """One that sends a token to as many experts as the config says."""
+    return gate(kind, config, config.num_experts_per_tok)
 
 
 def scaled(model: Parts) -> None:
@@ -224,6 +265,16 @@ MASKS: dict[str, Callable[[PartsConfig], MaskRule]] = {
 MLPS: dict[str, Callable[[PartsConfig, int], nn.Module]] = {
     "gated": partial(mlp, GatedMLP),
     "dense": partial(mlp, MLP),
+}
+GATES: dict[str, Callable[[PartsConfig], Gate]] = {
+    "dense": partial(gate, DenseGate),
+    "top_k": partial(gate_of_k, TopKGate),
+    "gshard": partial(gate, GShardGate),
+    "switch": partial(gate, SwitchGate),
+    "base": partial(gate, BaseGate),
+    "expert_choice": partial(gate_of_k, ExpertChoiceGate),
+    "group_limited": partial(gate_of_k, partial(GroupLimitedGate, num_groups=4, kept_groups=2)),
+    "loss_free": partial(gate_of_k, LossFreeGate),
 }
 INITIALIZERS: dict[str, Callable[[Parts], None]] = {
     "normal": lambda model: None,  # what every model begins with
