@@ -129,6 +129,7 @@ def ids(rows=2, length=12, seed=1):
 @pytest.mark.row("LM-10", reference="transformers")
 @pytest.mark.row("LM-25", reference="transformers")
 @pytest.mark.row("LM-26", reference="transformers")
+@pytest.mark.row("LM-34", reference="transformers")
 @pytest.mark.row("LAY-04", reference="transformers")
 @pytest.mark.row("LAY-07", reference="transformers")
 @pytest.mark.row("LAY-24", reference="transformers")
@@ -271,7 +272,7 @@ def test_released_configs_of_their_time(name):
 @pytest.mark.parametrize("interleave", [False, True])
 def test_state_select_trim_snapshot(pair, interleave):
     _, ours, _ = pair
-    x, state = ids(rows=3), ours.make_state(3, 16)
+    x, state = ids(rows=3), ours.make_state(3, 16, spare=2)
     with torch.no_grad():
         ours(x[:, :6], state=state)
         before = state.snapshot()
@@ -279,7 +280,7 @@ def test_state_select_trim_snapshot(pair, interleave):
         state.trim(2)
         assert state.lengths.tolist() == [7, 7, 7]
         rows = torch.tensor([2, 0] if interleave else [0, 1, 1])
-        snapshot_state = ours.make_state(3, 16)
+        snapshot_state = ours.make_state(3, 16, spare=2)
         ours(x[:, :6], state=snapshot_state)
         state.restore(before)
         state.select(rows)
@@ -333,6 +334,7 @@ PUBLISHED = {
 @pytest.mark.row("LM-10", reference="published: Radford et al. 2019; transformers")
 @pytest.mark.row("LM-25", reference="published: Touvron et al. 2023, table 2")
 @pytest.mark.row("LM-26", reference="published: Llama 2 model cards")
+@pytest.mark.row("LM-34", reference="transformers")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_sizes_have_their_published_parameters(name):
     config = config_of_size(name)

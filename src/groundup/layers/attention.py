@@ -106,7 +106,9 @@ class Attention(nn.Module):
             q, k = self.rope.rotate(q, tables), self.rope.rotate(k, tables)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or K, T, d)
         if context.state is not None:
-            k, v = context.state.layers[self.path].update(k, v, context.placement)  # (B, K, S, d)
+            memory = context.state.layers[self.path]
+            k, v = memory.update(k, v, context.placement)  # (B, K, S, d)
+            context = context.through(memory)
         y = self.core(q, k, v, context.mask(self.mask))
         return self.o_proj(y.transpose(1, 2).flatten(2))
 

@@ -1,6 +1,6 @@
 """What all layers of one forward call share; masks and rotary tables are computed once and kept here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +10,7 @@ from groundup.layers.masks import Mask, MaskRule
 from groundup.layers.rope import Rope
 
 if TYPE_CHECKING:
-    from groundup.state import Placement, State
+    from groundup.state import LayerState, Placement, State
 
 
 @dataclass(eq=False)
@@ -31,6 +31,7 @@ class Context:
     placement: "Placement | None" = None
     _masks: dict[MaskRule, Mask] = field(default_factory=dict, repr=False)
     _rotations: dict[tuple[Rope, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _views: dict[tuple[int, int], "Context"] = field(default_factory=dict, repr=False)
 
     def mask(self, rule: MaskRule) -> Mask:
         """Which keys each query sees under `rule`."""
@@ -44,6 +45,16 @@ class Context:
         if key not in self._rotations:
             self._rotations[key] = rope.tables(self.positions, dtype)
         return self._rotations[key]
+
+    def through(self, memory: "LayerState") -> "Context":
+        """The same call for a layer whose memory gives back other keys than those of slots 0, 1, ...: a rolling one."""
+        ring = getattr(memory, "ring", None)
+        if ring is None or self.fresh:
+            return self
+        if ring not in self._views:
+            placement = replace(self.placement, keys=memory.keys(self.placement))  # type: ignore[type-var, attr-defined]
+            self._views[ring] = replace(self, placement=placement, _masks={}, _views={})
+        return self._views[ring]
 
     @property
     def fresh(self) -> bool:
