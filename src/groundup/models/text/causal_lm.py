@@ -14,7 +14,7 @@ from groundup.layers.context import Context, document_positions
 from groundup.layers.embedding import Embedding
 from groundup.layers.masks import Causal, MaskRule
 from groundup.models.configs.base import ModelConfig
-from groundup.state import LayerState, Placement, RollingKVCache, State, kv_cache
+from groundup.state import LayerState, Placement, RecurrentState, RollingKVCache, State, kv_cache
 from groundup.weights import WeightMap
 
 Head = Callable[[Tensor, nn.Module], Any]
@@ -78,6 +78,12 @@ class CausalLM(nn.Module):
 
     def make_layer_state(self, i: int, max_len: int) -> dict[str, LayerState]:
         """What layer i remembers: the name of a module within the block -> its state."""
+        attn = getattr(self.blocks[str(i)], "attn", None)
+        memory = getattr(attn, "memory", "keys")
+        if memory == "none":
+            raise UsageError(f"layer {i}: {type(attn).__name__} has no state: give whole rows without one")
+        if memory == "sums":
+            return {"attn": RecurrentState()}  # type: ignore[dict-item]
         return {"attn": kv_cache(max_len, getattr(self.make_mask(i), "window", None))}
 
     def make_mask(self, i: int) -> MaskRule:
