@@ -130,17 +130,17 @@ def test_each_vector_is_a_normal_one_and_those_of_a_block_are_orthogonal():
 def test_many_features_come_close_to_softmax_attention(mask):
     """The error falls as 1 / sqrt(m)."""
     torch.manual_seed(0)
-    full, x = Attention(16, 4, 2, mask=mask), torch.randn(2, 20, 16)
+    full, x = Attention(16, 4, 2, mask=mask), torch.randn(2, 20, 16) / 2
     expected, errors = full(x, plain(20)), []
-    for count in (64, 1024, 16384):
+    for count in (256, 16384):
         approximate = []
         for seed in range(8):
             performer = Performer(16, 4, 2, mask=mask, num_features=count, seed=seed, chunk=8)
             performer.load_state_dict(full.state_dict())
             approximate.append((performer(x, plain(20)) - expected).detach().square().mean().sqrt())
         errors.append(float(torch.stack(approximate).mean() / expected.detach().std()))
-    assert errors[2] < 0.05
-    assert 8 < errors[0] / errors[2] < 32  # 16 times the root of the number
+    assert errors[1] < 0.05
+    assert 5 < errors[0] / errors[1] < 12  # the root of 64 times as many is 8
 
 
 def pairwise(performer, x):
