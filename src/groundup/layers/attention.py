@@ -99,12 +99,16 @@ class Attention(nn.Module):
         self.core = AttentionCore(dropout, scale)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.o_proj(self.mixed(x, context))
+
+    def mixed(self, x: Tensor, context: Context) -> Tensor:
+        """What the heads bring, side by side, before the output projection: (B, T, D) -> (B, T, H d)"""
         q, k, v = self.heads(x, context)
         if context.state is not None:
             memory = context.state.layers[self.path]
             k, v = memory.update(k, v, context.placement)  # (B, K, S, d)
             context = context.through(memory)
-        return self.o_proj(self.attend(q, k, v, context).transpose(1, 2).flatten(2))
+        return self.attend(q, k, v, context).transpose(1, 2).flatten(2)
 
     def heads(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """This call's queries (B, H, T, d), and keys and values (B, K, T, d), normalised and turned."""

@@ -156,7 +156,7 @@ class Performer(Attention):
             self._drawn = (self.features, self.features.draw().to(device))
         return self._drawn[1]
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def mixed(self, x: Tensor, context: Context) -> Tensor:
         q, k, v = self.heads(x, context)
         real = real_tokens(context, "Performer")
         wide = torch.promote_types(q.dtype, torch.float32)
@@ -166,7 +166,7 @@ class Performer(Attention):
         if real is not None:
             log_k = log_k.masked_fill(~real[:, None, :, None], -torch.inf)
         y = self._attend(log_q, log_k, v.to(wide), context)
-        return self.o_proj(y.flatten(1, 2).to(q.dtype).transpose(1, 2).flatten(2))
+        return y.flatten(1, 2).to(q.dtype).transpose(1, 2).flatten(2)
 
     def _attend(self, log_q: Tensor, log_k: Tensor, v: Tensor, context: Context) -> Tensor:
         if self.mask == Bidirectional():
