@@ -258,6 +258,34 @@ def kv_cache(max_len: int, window: int | None = None) -> "KVCache | RollingKVCac
     return KVCache(max_len) if window is None or window >= max_len else RollingKVCache(window, max_len)
 
 
+class SourceCache:
+    """Keys and values of what cross-attention reads, (B, K, S, d), filled by the first call and then fixed."""
+
+    def __init__(self) -> None:
+        self.k: Tensor | None = None
+        self.v: Tensor | None = None
+        self.documents: Tensor | None = None
+
+    def fill(self, k: Tensor, v: Tensor, documents: Tensor | None) -> None:
+        """Keep keys and values, and which of them are padding: documents (B, S), 0 for padding, or None."""
+        self.k, self.v, self.documents = k, v, documents
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be named twice. rows (N,) int64"""
+        self.k, self.v, self.documents = (None if t is None else t[rows] for t in (self.k, self.v, self.documents))
+
+    def snapshot(self) -> None:
+        """Nothing: the source does not change."""
+
+    def restore(self, snapshot: None) -> None:
+        """Nothing to do, see `snapshot`."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values."""
+        return sum(t.nbytes for t in (self.k, self.v) if t is not None)
+
+
 class RecurrentState:
     """Named tensors of fixed size, first dimension the rows (RWKV, Mamba, linear attention)."""
 

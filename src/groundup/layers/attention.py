@@ -69,8 +69,8 @@ class Attention(nn.Module):
 
     path: str = ""
     """Dotted name of this module in its model: the name of its part of the state."""
-    memory: Literal["keys", "sums", "none"] = "keys"
-    """What it remembers: keys and values; tensors of fixed size; nothing, where it cannot go on from a state."""
+    memory: Literal["keys", "sums", "source", "none"] = "keys"
+    """What it remembers: keys and values; tensors of fixed size; what the source gave; nothing, as it has no state."""
 
     def __init__(
         self,

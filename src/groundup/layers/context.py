@@ -23,12 +23,16 @@ class Context:
             equal numbers.
         state: what earlier calls left, or None.
         placement: where this call's tokens stand in the state, or None without one.
+        source: (B, S, E), what cross-attention reads, or None.
+        source_documents: (B, S) int64 or None. 0 is padding of the source.
     """
 
     positions: Tensor
     documents: Tensor | None = None
     state: "State | None" = None
     placement: "Placement | None" = None
+    source: Tensor | None = None
+    source_documents: Tensor | None = None
     _masks: dict[MaskRule, Mask] = field(default_factory=dict, repr=False)
     _rotations: dict[tuple[Rope, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _views: dict[tuple[int, int], "Context"] = field(default_factory=dict, repr=False)

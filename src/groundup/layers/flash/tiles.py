@@ -72,7 +72,14 @@ class TileMask:
 
     def unseen(self, rows: slice, columns: slice) -> bool:
         """Whether no query of the tile sees any of its keys, so that the tile need not be computed."""
-        return self.mask.causal and columns.start >= rows.stop
+        if self.mask.causal:
+            return columns.start >= rows.stop
+        # block-sparse FlashAttention (Dao et al. 2022, section 3.3): patterns with holes are cheaper by their holes
+        return self.mask.allowed is not None and not bool(self._tile(rows, columns).any())
+
+    def _tile(self, rows: slice, columns: slice) -> Tensor:
+        """Of a mask given pair by pair, (B or 1, 1 or H, r, c)."""
+        return self.mask.allowed.expand(-1, -1, self.queries, self.keys)[:, :, rows, columns]  # type: ignore[union-attr]
 
     def apply(self, scores: Tensor, rows: slice, columns: slice) -> Tensor:
         """Minus infinity where a query does not see a key. (B, K, G, r, c) -> (B, K, G, r, c)"""
@@ -85,8 +92,7 @@ class TileMask:
             return scores.masked_fill(q[:, None] < k, -torch.inf)
         if self.mask.allowed is None:
             return scores
-        allowed = self.mask.allowed.expand(-1, -1, self.queries, self.keys)[:, :, rows, columns]
-        return scores.masked_fill(~self._by_group(allowed), -torch.inf)
+        return scores.masked_fill(~self._by_group(self._tile(rows, columns)), -torch.inf)
 
     def _by_group(self, tile: Tensor) -> Tensor:
         """(B or 1, 1 or H, r, c) -> (B or 1, 1 or K, 1 or G, r, c)"""
@@ -124,7 +130,7 @@ class OnlineSoftmax:
 
     def add(self, scores: Tensor, values: Tensor, keep: Tensor | None = None) -> None:
         """A further block: scores (..., r, c), values (..., c, d); keep (..., r, c) is what dropout multiplies by."""
-        m = torch.maximum(self.m, scores.amax(-1, keepdim=True))
+        m = torch.maximum(self.m, scores.amax(-1, keepdim=True).detach())  # results do not depend on it
         p, old = torch.exp(scores - finite(m)), torch.exp(self.m - finite(m))
         self.z = old * self.z + p.sum(-1, keepdim=True)
         self.o = old * self.o + (p if keep is None else p * keep) @ values
@@ -132,7 +138,8 @@ class OnlineSoftmax:
 
     def result(self) -> tuple[Tensor, Tensor]:
         """The mean of the values (..., r, d), and log sum e^s (..., r, 1): 0 and -inf where nothing was seen."""
-        return divide(self.o, self.z), self.m + self.z.log()
+        seen = self.z > 0
+        return divide(self.o, self.z), torch.where(seen, self.m + torch.where(seen, self.z, 1.0).log(), -torch.inf)
 
 
 def dropped(p: float, seed: int, shape: torch.Size, rows: slice, columns: slice, device: torch.device) -> Tensor | None:

@@ -48,7 +48,7 @@ def query_block(
     softmax = OnlineSoftmax(q_i, v.shape[-1])
     for cols in spans(k.shape[-2], blocks.columns):
         if mask.unseen(rows, cols):
-            break  # and so is every later block
+            continue
         s = mask.apply(q_i @ k[..., cols, :].mT * scale, rows, cols)
         softmax.add(s, v[..., cols, :], dropped(dropout, seed, s.shape, rows, cols, s.device))
     return softmax.result()

@@ -84,7 +84,7 @@ class CausalLM(nn.Module):
             raise UsageError(f"layer {i}: {type(attn).__name__} has no state: give whole rows without one")
         if memory == "sums":
             return {"attn": RecurrentState()}  # type: ignore[dict-item]
-        return {"attn": kv_cache(max_len, getattr(self.make_mask(i), "window", None))}
+        return {"attn": kv_cache(max_len, getattr(getattr(attn, "mask", None) or self.make_mask(i), "window", None))}
 
     def make_mask(self, i: int) -> MaskRule:
         """Who sees whom in layer i."""
