@@ -243,6 +243,14 @@ class Tokenizer:
         """The id of a vocabulary entry, or None."""
         return self.vocab.get(token)
 
+    @property
+    def algorithm(self) -> str:
+        """How text is cut, by the name that people and `groundup tokenizer train` call it: the kind, where that tells.
+
+        `kind` is the class of files and goes into the fingerprint; a pipeline's algorithm is its model's.
+        """
+        return self.kind
+
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) of all that determines the ids: equal fingerprints encode equally."""
         return self._fingerprint

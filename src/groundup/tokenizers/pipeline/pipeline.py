@@ -89,6 +89,11 @@ class Pipeline(Tokenizer):
         self._follows = normalizer is not None and pre_tokenizer is not None and pre_tokenizer.asks_where
         self._cache: dict[str, tuple[int, ...]] = {}
 
+    @property
+    def algorithm(self) -> str:
+        """The model's: bpe, unigram, wordpiece or wordlevel."""
+        return type(self.model).__name__.removesuffix("Model").lower()
+
     def _encode(self, text: str, allowed_special: bool) -> list[int]:
         if self._follows:
             return self._align(text, allowed_special).ids

@@ -1,0 +1,20 @@
+"""What each family is held against: one file per family, found by its name.
+
+A file holds `reference = Reference(...)`. `REFERENCES` gathers them: the model_type -> its Reference.
+"""
+
+import importlib
+import pkgutil
+
+from families.reference import Reference
+
+REFERENCES: dict[str, Reference] = {
+    module.name: importlib.import_module(f"families.{module.name}").reference
+    for module in pkgutil.iter_modules(__path__)
+    if module.name not in ("reference", "shapes", "tiny")
+}
+
+CASES: dict[str, Reference] = {
+    name: reference for reference in REFERENCES.values() for name in (*reference.cases, *reference.own)
+}
+"""Every case -> the reference that holds it."""

@@ -1,0 +1,41 @@
+"""The form of a family's reference."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one family is held against.
+
+    Attributes:
+        rows: the rows of the catalogue that the whole conformance proves for this family.
+        cases: a name -> a function that makes a tiny transformers config. Empty where transformers lacks the family.
+        own: a name -> a function that makes a tiny config of ours, where transformers lacks the family: behaviour is
+            tested on it (steps, padding, packing, saving), and numbers elsewhere (`test_reference_numbers.py`).
+        released: a published size -> its config.json in the spelling of its time, from knowledge of the files.
+        unused: fields of a released config.json that change nothing there, and that our size may leave out.
+        parameters: a published size -> its parameters, as published or as the released files are known to hold.
+        same_parameters: published sizes whose shape is that of another one in `parameters`.
+        theirs_count: whether transformers builds the published sizes too.
+        trims: whether a state of this family can be trimmed.
+        rtol, atol: allowed difference of logits and gradients; None for torch.testing's. Say why in the file.
+    """
+
+    rows: tuple[str, ...] = ()
+    cases: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    own: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    released: dict[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    parameters: dict[str, int] = field(default_factory=dict)
+    same_parameters: tuple[str, ...] = ()
+    theirs_count: bool = True
+    trims: bool = True
+    rtol: float | None = None
+    atol: float | None = None
+
+    @property
+    def tolerance(self) -> dict[str, Any]:
+        """Arguments for `assert_close`."""
+        return {"rtol": self.rtol, "atol": self.atol}
