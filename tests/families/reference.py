@@ -20,6 +20,7 @@ class Reference:
         same_parameters: published sizes whose shape is that of another one in `parameters`.
         theirs_count: whether transformers builds the published sizes too.
         trims: whether a state of this family can be trimmed.
+        packs: whether a row may hold several documents.
         rtol, atol: allowed difference of logits and gradients; None for torch.testing's. Say why in the file.
     """
 
@@ -32,6 +33,7 @@ class Reference:
     same_parameters: tuple[str, ...] = ()
     theirs_count: bool = True
     trims: bool = True
+    packs: bool = True
     rtol: float | None = None
     atol: float | None = None
 

@@ -37,14 +37,15 @@ def parts(config: Any) -> list[Part]:
         attention += s.hidden
     if s.mlp_bias:
         mlp += (matrices - 1) * s.intermediate + s.hidden
-    attention += s.head_norms
+    attention += s.head_norms + s.mixer_parameters
     norm = s.hidden * (2 if s.layer_norm else 1)
     rows = [
         Part("token embedding", s.vocab * s.hidden),
         Part("position embedding", s.learned_positions * s.hidden),
         Part("attention", attention, s.layers),
         Part("feed-forward", mlp, s.layers),
-        Part("norms", norm, s.block_norms * s.layers + 1),
+        Part("relative positions", s.position_parameters, s.layers),
+        Part("norms", norm, s.block_norms * s.layers + s.final_norm),
         Part("output head", 0 if s.tied else s.vocab * s.hidden),
     ]
     return [row for row in rows if row.total]

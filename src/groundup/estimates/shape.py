@@ -18,6 +18,9 @@ class Shape:
         out_bias: whether the output projection of attention has a bias; as attention_bias when None.
         head_norms: gains of the norms over queries and keys in a layer.
         block_norms: norms over the residual stream in a layer.
+        final_norm: whether a norm follows the last layer.
+        position_parameters: what a layer's relative positions have to learn.
+        mixer_parameters: what a layer's attention has besides the four projections of a plain one.
     """
 
     vocab: int
@@ -37,6 +40,9 @@ class Shape:
     out_bias: bool | None = None
     head_norms: int = 0
     block_norms: int = 2
+    final_norm: bool = True
+    position_parameters: int = 0
+    mixer_parameters: int = 0
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
@@ -46,6 +52,8 @@ class Shape:
         """
         read = _Reader(config)
         family = read.optional("model_type", "llama")
+        if family == "parts":
+            return _parts(read)
         if family not in KNOWN:
             raise UsageError(f"estimates know the families {', '.join(KNOWN)}, not `{family}`")
         gpt2 = family == "gpt2"
@@ -76,11 +84,52 @@ class Shape:
         )
 
 
-KNOWN = ("gpt2", "gemma", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
+KNOWN = ("gpt2", "gemma", "llama", "mistral", "olmo2", "parts", "phi3", "qwen2", "qwen3")
 """The families whose parts are counted here."""
 
 HEAD_DIM = {"qwen3": 128, "gemma": 256}
 """Width of a head where a config does not tell, unless it follows from the others."""
+
+
+def _parts(read: "_Reader") -> Shape:
+    """A model put together from named parts; parts that were added to its tables are not counted."""
+    hidden, heads = read.number("hidden_size"), read.number("num_attention_heads")
+    width, context = hidden // heads, read.number("max_position_embeddings")
+    positions, residual, distance = read.optional("positions"), read.optional("residual"), read.number("max_distance")
+    learned = {
+        "kerple_power": 2 * heads,
+        "kerple_log": 2 * heads,
+        "t5": read.number("position_buckets") * heads,
+        "shaw": 2 * (2 * distance + 1) * width,
+        "transformer_xl": hidden * hidden + 2 * hidden,
+    }
+    bias, key_value = bool(read.optional("bias", False)), 2 * read.number("num_key_value_heads") * width
+    mixer = {
+        "gated": hidden * (hidden + bias),
+        # a gate, decay and share of each head, the convolution of 4, the norm of a head; and no biases
+        "gated_delta": hidden * (hidden + 2 * heads) + 4 * (key_value + hidden) + 2 * heads + width
+        - bias * (2 * hidden + key_value),
+    }  # fmt: skip
+    return Shape(
+        vocab=read.number("vocab_size"),
+        hidden=hidden,
+        intermediate=read.number("intermediate_size"),
+        layers=read.number("num_hidden_layers"),
+        heads=heads,
+        kv_heads=read.number("num_key_value_heads"),
+        head_dim=width,
+        context=context,
+        tied=bool(read.optional("tie_word_embeddings", False)),
+        learned_positions=context if positions == "learned" else 0,
+        attention_bias=bias,
+        mlp_bias=bias,
+        layer_norm=read.optional("norm") != "rmsnorm",
+        gated=read.optional("mlp") == "gated",
+        block_norms=4 if residual == "sandwich" else 2,
+        final_norm=residual not in ("post", "deepnorm"),
+        position_parameters=learned.get(str(positions), 0),
+        mixer_parameters=mixer.get(str(read.optional("attention")), 0),
+    )
 
 
 class _Reader:

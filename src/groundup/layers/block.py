@@ -1,9 +1,17 @@
-"""How a block joins its parts."""
+"""How a block joins its parts.
 
-from typing import ClassVar
+Block                 x + f(norm(x))            pre-norm
+PostNormBlock         norm(x + f(x))            post-norm: the stream itself is normalised
+SandwichBlock         x + norm(f(norm(x)))      both ends of the branch
+PostBranchNormBlock   x + norm(f(x))            the end of the branch alone
+DeepNormBlock         norm(a x + f(x))          post-norm with a heavier stream, for very deep models
+"""
+
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from groundup.base.errors import UsageError
 from groundup.layers.context import Context
 
 
@@ -53,3 +61,92 @@ class PostBranchNormBlock(Block):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.norm1(self.attn(x, context)))
         return x + self.mlp_dropout(self.norm2(self.mlp(x)))
+
+
+class PostNormBlock(Block):
+    """Post-norm: norm1(x + attn(x)), then norm2(x + mlp(x)) (Vaswani et al. 2017). No norm is needed after the last."""
+
+    layout = "( attn + norm1 ( mlp + norm2"
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = self.norm1(x + self.attn_dropout(self.attn(x, context)))
+        return self.norm2(x + self.mlp_dropout(self.mlp(x)))
+
+
+class SandwichBlock(Block):
+    """Sandwich: x + end1(attn(norm1(x))), then x + end2(mlp(norm2(x))) (Ding et al. 2021, CogView; later Gemma 2).
+
+    Args:
+        norm1, attn, norm2, mlp: the parts, as in Block.
+        end1, end2: norms of the two branches' results.
+        dropouts: see Block.
+    """
+
+    layout = "( norm1 attn end1 + ( norm2 mlp end2 +"
+
+    def __init__(
+        self,
+        norm1: nn.Module,
+        attn: nn.Module,
+        norm2: nn.Module,
+        mlp: nn.Module,
+        end1: nn.Module,
+        end2: nn.Module,
+        **dropouts: float,
+    ):
+        super().__init__(norm1, attn, norm2, mlp, **dropouts)
+        self.end1, self.end2 = end1, end2
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = x + self.attn_dropout(self.end1(self.attn(self.norm1(x), context)))
+        return x + self.mlp_dropout(self.end2(self.mlp(self.norm2(x))))
+
+
+class DeepNormBlock(Block):
+    """DeepNorm: norm1(a x + attn(x)), then norm2(a x + mlp(x)) (Wang et al. 2022). Its weights begin as
+    `init.deepnorm` draws them.
+
+    Args:
+        norm1, attn, norm2, mlp: the parts, as in Block.
+        alpha: a, from `deepnorm_constants`.
+        dropouts: see Block.
+    """
+
+    layout = "( attn + norm1 ( mlp + norm2"
+
+    def __init__(
+        self, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module, *, alpha: float, **dropouts: float
+    ):
+        super().__init__(norm1, attn, norm2, mlp, **dropouts)
+        self.alpha = alpha
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = self.norm1(self.alpha * x + self.attn_dropout(self.attn(x, context)))
+        return self.norm2(self.alpha * x + self.mlp_dropout(self.mlp(x)))
+
+
+class DeepNormConstants(NamedTuple):
+    """alpha: factor of the stream; beta: gain of the values, outputs and feed-forward weights as they begin."""
+
+    alpha: float
+    beta: float
+
+
+def deepnorm_constants(
+    part: Literal["encoder", "decoder"], encoder_layers: int = 0, decoder_layers: int = 0
+) -> DeepNormConstants:
+    """DeepNorm's constants for one part of a model of N encoder and M decoder layers (Wang et al. 2022, figure 2).
+
+    encoder alone     (2 N)^(1/4)             (8 N)^(-1/4)
+    decoder alone     (2 M)^(1/4)             (8 M)^(-1/4)
+    encoder of both   0.81 (N^4 M)^(1/16)     0.87 (N^4 M)^(-1/16)
+    decoder of both   (3 M)^(1/4)             (12 M)^(-1/4)
+    """
+    n, m = encoder_layers, decoder_layers
+    if not (n if part == "encoder" else m):
+        raise UsageError(f"DeepNorm's constants of an {part} need {part}_layers above 0")
+    if not (n and m):
+        return DeepNormConstants((2 * (n or m)) ** 0.25, (8 * (n or m)) ** -0.25)
+    if part == "encoder":
+        return DeepNormConstants(0.81 * (n**4 * m) ** (1 / 16), 0.87 * (n**4 * m) ** (-1 / 16))
+    return DeepNormConstants((3 * m) ** 0.25, (12 * m) ** -0.25)

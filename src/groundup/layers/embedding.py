@@ -39,12 +39,41 @@ class PositionalEmbedding(Embedding):
         self.positions = nn.Embedding(max_positions, dim)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.dropout(self.placed(x, context))
+
+    def placed(self, x: Tensor, context: Context) -> Tensor:
+        """The tokens' vectors with their positions in them, before dropout."""
         learned, asked = self.positions.num_embeddings, context.positions.shape[1]
         if asked > learned and context.documents is None:
             raise UsageError(
                 f"{asked} tokens in a row, but this model has learned {learned} positions: shorten the text"
             )
-        return self.dropout(self.vectors(x) + self.positions(context.positions))
+        return self.vectors(x) + self.positions(context.positions)
+
+
+class SegmentEmbedding(PositionalEmbedding):
+    """Token, position and segment vectors, all learned (Devlin et al. 2019): sentence A has segment 0, B has 1.
+
+    Args:
+        num_embeddings, dim, max_positions, dropout: see PositionalEmbedding.
+        num_segments: rows of the segment table.
+    """
+
+    def __init__(self, num_embeddings: int, dim: int, max_positions: int, num_segments: int = 2, dropout: float = 0.0):
+        super().__init__(num_embeddings, dim, max_positions, dropout)
+        self.segments = nn.Embedding(num_segments, dim)
+
+    def placed(self, x: Tensor, context: Context) -> Tensor:
+        segments = context.segments
+        if segments is None:
+            segments = torch.zeros(x.shape[:2], dtype=torch.int64, device=x.device)
+        return super().placed(x, context) + self.segments(segments)
+
+
+def sentence_segments(ids: Tensor, separator: int) -> Tensor:
+    """0 up to and including the first separator of a row, 1 after it: [CLS] A [SEP] B [SEP] -> 0 0 0 1 1. (B, T)"""
+    ends = (ids == separator).long()
+    return ((ends.cumsum(1) - ends) > 0).long()
 
 
 class ScaledEmbedding(Embedding):

@@ -14,6 +14,7 @@ from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mistral import MistralConfig
 from groundup.models.configs.olmo2 import Olmo2Config
+from groundup.models.configs.parts import PartsConfig
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
 from groundup.models.configs.qwen3 import Qwen3Config
@@ -35,6 +36,7 @@ FAMILIES: dict[str, Family] = {
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
+    "parts": Family(PartsConfig, "groundup.models.text.parts:Parts"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
     "qwen3": Family(Qwen3Config, "groundup.models.text.qwen3:Qwen3"),

@@ -53,7 +53,7 @@ class FlashCore(AttentionCore):
         dropout = self.dropout if self.training else 0.0
         seed = int(torch.randint(2**62, ())) if dropout else 0
         attend = FlashAttention1 if self.version == 1 else FlashAttention2
-        return attend.apply(q, k, v, getattr(mask, "bias", None), mask, self.factor(q), self.blocks, dropout, seed)  # type: ignore[return-value]
+        return attend.apply(q, k, v, mask.bias, mask, self.factor(q), self.blocks, dropout, seed)  # type: ignore[return-value]
 
     def factor(self, q: Tensor) -> float:
         """What scores are multiplied by."""

@@ -43,7 +43,7 @@ def split_attention(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float, p
     """Attention with the keys in so many parts. q (B, H, T, d), k and v (B, K, S, d) -> (B, H, T, d)"""
     if parts < 1:
         raise UsageError(f"keys are cut into at least one part, not {parts}")
-    tiles = TileMask(mask, q.shape[2], k.shape[2], k.shape[1], getattr(mask, "bias", None))
+    tiles = TileMask(mask, q.shape[2], k.shape[2], k.shape[1], mask.bias)
     wide, length = by_group(q, k, v), k.shape[2]
     edges = [length * s // parts for s in range(parts + 1)]
     cuts = [slice(a, b) for a, b in pairwise(edges) if a < b]

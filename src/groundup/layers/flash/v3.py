@@ -178,7 +178,7 @@ def attention_8_bit(
     q (B, H, T, d), k and v (B, K, S, d) -> (B, H, T, d). `blocks` are tiles with a scale each, None for one scale a
     tensor; `spread` is incoherent processing.
     """
-    tiles = TileMask(mask, q.shape[2], k.shape[2], k.shape[1])
+    tiles = TileMask(mask, q.shape[2], k.shape[2], k.shape[1], mask.bias)
     wide_q, wide_k, wide_v = by_group(q.detach().float(), k.detach().float(), v.detach().float())
     if spread:
         wide_q, wide_k = incoherent(wide_q, wide_k)
@@ -243,7 +243,7 @@ class Flash3Core(AttentionCore):
         """Why the kernel does not apply to a call; nothing where it does."""
         if q.dtype not in (torch.float16, torch.bfloat16):
             yield f"it computes in float16 and bfloat16, not {q.dtype}"
-        if mask.allowed is not None or getattr(mask, "bias", None) is not None:
+        if mask.allowed is not None or mask.bias is not None:
             yield "it has no mask pair by pair, and no bias"
         if self.training and self.dropout:
             yield "it drops nothing"
