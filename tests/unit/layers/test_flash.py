@@ -17,6 +17,7 @@ from groundup.layers.flash.work import order_v1, order_v2, traffic_plain, traffi
 from groundup.layers.masks import Mask
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
+from groundup.models.configs.parts import PartsConfig
 from groundup.models.hub import build_model
 from groundup.replace import replace
 
@@ -320,6 +321,28 @@ def test_cores_take_their_place_in_a_model(family, name):
     assert_close(got, logits, atol=1e-4, rtol=1e-4)  # logits up to 20
     for key, gradient in grads.items():
         assert_close(found[key], gradient, atol=1e-4, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize("name", CORES)
+@pytest.mark.parametrize("positions", ["alibi", "t5"])
+def test_cores_take_biases_and_give_them_their_gradients(positions, name):
+    torch.manual_seed(0)
+    model = build_model(PartsConfig(**SHAPE, positions=positions, num_key_value_heads=2, attention="gqa")).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    x, found = torch.randint(0, 48, (2, 9)), []
+    for core in (None, CORES[name]):
+        if core is not None:
+            replace(model, "blocks.*.attn.core", core)
+        model.zero_grad()
+        logits = model(x)
+        logits.square().mean().backward()
+        found.append((logits, [parameter.grad for parameter in model.parameters()]))
+    (logits, grads), (again, grads_again) = found
+    assert_close(again, logits, atol=1e-4, rtol=1e-4)
+    for a, b in zip(grads, grads_again, strict=True):
+        assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
 def test_a_core_with_dropout_trains_and_is_repeatable():
