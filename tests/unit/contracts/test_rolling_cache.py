@@ -118,6 +118,15 @@ def test_memory_is_the_window_whatever_the_length():
     assert type(kv_cache(8, None)) is type(kv_cache(8, 8)) is KVCache  # nothing ever leaves such a window
 
 
+def test_layers_of_one_rule_may_remember_in_either_way():
+    """The mask is that of the keys a layer's own memory gives: here the first layer keeps all of them."""
+    model, x = build(), ids(2, 14)
+    state = model.make_state(2, 14)
+    state.layers["blocks.0.attn"] = KVCache(14)
+    parts = [model(part, state=state) for part in x.split([6, 3, 1, 1, 3], 1)]
+    assert_close(torch.cat(parts, 1), model(x), atol=2e-5, rtol=1e-5)
+
+
 @pytest.mark.row("LAY-26", reference="hand calculation")
 def test_a_slot_lies_at_its_remainder_by_the_size():
     """Keys that are their slots' numbers: after 6 tokens and a window of 4 the places hold 4, 5, 2, 3."""
