@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from groundup.base.errors import UsageError
+from groundup.base.peak import peak_flops
 from groundup.benchmarks.attention_cases import IMPLEMENTATIONS, OURS, PEERS
 from groundup.benchmarks.rounds import Comparison, compare, in_turn
 from groundup.layers.attention import Attention
@@ -43,6 +44,15 @@ class Work:
         """Its name."""
         return f"{'training' if self.backward else 'forward'}, {self.rows} x {self.tokens} tokens"
 
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of a call that are needed: 8 D^2 a token for the projections and 4 D for each
+        pair that is seen; twice as many more for gradients.
+        """
+        pairs = self.tokens * (self.tokens + 1) // 2
+        forward = self.rows * (8 * self.tokens * self.width**2 + 4 * pairs * self.width)
+        return 3 * forward if self.backward else forward
+
 
 def measure(work: Work, names: list[str], rounds: int) -> list[Comparison]:
     """Medians over the rounds, in milliseconds a call: ours beside the best of every kind of peer.
@@ -58,9 +68,11 @@ def measure(work: Work, names: list[str], rounds: int) -> list[Comparison]:
     for peer, members in PEERS.items():
         theirs = {name: measured[name] for name in members if name in measured}
         if theirs:
-            more = {"largest_error": {name: errors[name] for name in theirs}}
-            settings = {"higher_is_better": False, "more": more}
-            found.append(compare(work.case, peer, measured[OURS], theirs, "ms", **settings))
+            one = compare(work.case, peer, measured[OURS], theirs, "ms", higher_is_better=False)
+            speed = work.flops / one.ours * 1000
+            more = {"largest_error": {name: errors[name] for name in theirs}, "flops_per_second": speed}
+            more["fraction_of_peak"] = speed / peak_flops(str(work.device), str(work.dtype).removeprefix("torch."))
+            found.append(replace(one, more=more))
     return found
 
 

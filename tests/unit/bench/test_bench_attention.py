@@ -80,6 +80,18 @@ def test_the_command_compares_ours_with_all_others(tmp_path, capsys, backward):
     assert "heads one by one" in capsys.readouterr().out
 
 
+def test_the_needed_arithmetic_is_counted(monkeypatch):
+    """2 rows of 3 tokens, width 4: four 4 x 4 projections, and 6 pairs of dot product and sum of 4 numbers."""
+    small = work(False, rows=2, tokens=3, width=4, heads=2)
+    assert small.flops == 2 * (3 * 4 * 2 * 16 + 6 * 2 * 2 * 4)
+    assert work(True, rows=2, tokens=3, width=4, heads=2).flops == 3 * small.flops
+    monkeypatch.setattr(bench, "peak_flops", lambda device, dtype: {("cpu", "float32"): 1e9}[device, dtype])
+    monkeypatch.setattr(bench, "in_turn", lambda cases, rounds: {name: [0.002] for name in cases})  # milliseconds
+    (found,) = bench.measure(small, ["einsum"], rounds=1)
+    assert found.more["flops_per_second"] == pytest.approx(small.flops / 2e-6)
+    assert found.more["fraction_of_peak"] == pytest.approx(small.flops / 2e-6 / 1e9)
+
+
 def test_half_precision_and_a_choice_of_ways():
     found = bench.measure(work(False, torch.bfloat16), ["einsum"], rounds=1)
     assert [one.peer for one in found] == ["by hand"]

@@ -59,8 +59,7 @@ class CrossAttention(Attention):
         """Source padding is hidden; where target rows are packed, a document reads the source of its own number."""
         if documents is None:
             return Mask()
-        real = (documents != 0)[:, None, None]  # (B, 1, 1, S)
         if context.documents is None:
-            return Mask(allowed=real)
-        own = context.documents[:, None, :, None] == documents[:, None, None]
-        return Mask(allowed=real & (own | (context.documents == 0)[:, None, :, None]))
+            return Mask(allowed=(documents != 0)[:, None, None])  # (B, 1, 1, S)
+        own = context.documents[:, None, :, None] == documents[:, None, None]  # (B, 1, T, S)
+        return Mask(allowed=own | (context.documents == 0)[:, None, :, None])  # padding reads all, to stay finite
