@@ -28,6 +28,7 @@ from groundup.layers.functions import (
 )
 from groundup.layers.masks import Bidirectional, Causal
 from groundup.layers.rope import Rope
+from groundup.layers.rotary_scaling import DynamicNTKScaling
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.hub import build_model
 from groundup.replace import replace
@@ -217,14 +218,15 @@ def test_a_model_with_dual_chunks_decodes_and_packs():
 
 
 def test_dual_chunks_refuse_what_they_cannot_do():
-    sizes = dict(chunk_size=8, local_size=2)
+    sizes, rope = dict(chunk_size=8, local_size=2), Rope(4)
     for settings in (
-        dict(**sizes),
-        dict(**sizes, rope=Rope(4), mask=Bidirectional()),
-        dict(**sizes, rope=Rope(4), dropout=0.1),
-        dict(chunk_size=8, local_size=8, rope=Rope(4)),
+        sizes,
+        dict(**sizes, rope=rope, mask=Bidirectional()),
+        dict(**sizes, rope=rope, dropout=0.1),
+        dict(chunk_size=8, local_size=8, rope=rope),
+        dict(**sizes, rope=Rope(4, scaling=DynamicNTKScaling())),
     ):
-        with pytest.raises(UsageError, match=r"rope=|dropout=0|local_size"):
+        with pytest.raises(UsageError, match=r"rope=|dropout=0|local_size|fixed frequencies"):
             DualChunkAttention(16, 4, **settings)
 
 

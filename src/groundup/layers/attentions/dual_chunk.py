@@ -25,6 +25,7 @@ from groundup.layers.flash.decoding import attend_part, merge
 from groundup.layers.flash.tiles import TileMask, by_group
 from groundup.layers.masks import Causal, Mask
 from groundup.layers.rope import Rope
+from groundup.layers.rotary_scaling import DynamicNTKScaling, LongRopeScaling
 
 Where = Literal["key", "same", "next", "further"]
 
@@ -85,6 +86,8 @@ class DualChunkAttention(Attention):
         super().__init__(*args, **settings)
         if self.rope is None or self.mask != Causal():
             raise UsageError("dual chunk attention turns queries and keys, causally: it needs rope= and mask=Causal()")
+        if type(self.rope) is not Rope or isinstance(self.rope.scaling, DynamicNTKScaling | LongRopeScaling):
+            raise UsageError("dual chunk attention counts positions anew: it needs a plain Rope of fixed frequencies")
         if self.core.dropout:
             raise UsageError("dual chunk attention is for long texts after the training: dropout=0")
         if not 0 < local_size < chunk_size:
