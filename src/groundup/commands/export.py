@@ -17,7 +17,7 @@ from groundup.base.console import as_size, say, warn
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import atomic_folder, check_writable, explain_write_errors, read_json
 from groundup.commands.command import Command
-from groundup.commands.probe import NEW_TOKENS, greedy, probe_prompts, tokenizer_beside
+from groundup.commands.probe import LONGEST, NEW_TOKENS, greedy, probe_prompts, tokenizer_beside
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 # What a model folder holds: nothing else is ever replaced by --overwrite.
@@ -205,7 +205,7 @@ def check_vocabulary(vocab_size: int, tokenizer: Any) -> None:
 
 def fingerprint(model: Any, tokenizer: Any) -> list[tuple[list[int], list[int]]]:
     """(prompt, greedy continuation) of every probe prompt."""
-    limit = model.config.max_position_embeddings - NEW_TOKENS
+    limit = (model.config.max_position_embeddings or LONGEST) - NEW_TOKENS
     prompts = probe_prompts(tokenizer, model.config.vocab_size, limit)
     return [(prompt, greedy(model, prompt, NEW_TOKENS)) for prompt in prompts]
 

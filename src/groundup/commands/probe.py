@@ -11,6 +11,8 @@ TEXTS = (
     "¿Cómo estás? 你好, мир!",
 )
 NEW_TOKENS = 16
+LONGEST = 2**31
+"""The context of a model that nothing bounds."""
 
 
 def probe_prompts(tokenizer: Any, vocab_size: int, limit: int) -> list[list[int]]:
@@ -39,7 +41,7 @@ def greedy(model: Any, prompt: list[int], count: int) -> list[int]:
     """The `count` most likely next tokens, one by one, with the model's own state; fewer where the context is full."""
     import torch
 
-    count = min(count, model.config.max_position_embeddings - len(prompt))
+    count = min(count, (model.config.max_position_embeddings or LONGEST) - len(prompt))
     if count <= 0:
         return []
     state = model.make_state(1, len(prompt) + count)

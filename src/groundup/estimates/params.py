@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.estimates.shape import Shape
+from groundup.estimates.built import Built, shape_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ def parts(config: Any) -> list[Part]:
     With hidden d, MLP width f, heads h of size k, key-value heads g:
         attention  d h k + 2 d g k + h k d         MLP  2 d f, or 3 d f when gated
     """
-    s = config if isinstance(config, Shape) else Shape.of(config)
+    s = shape_of(config)
+    if isinstance(s, Built):
+        return [Part(name, count) for name, count in s.parts]
     query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
     attention = s.hidden * (query + 2 * key_value) + query * s.hidden
     matrices = 3 if s.gated else 2
@@ -38,15 +40,17 @@ def parts(config: Any) -> list[Part]:
     if s.mlp_bias:
         mlp += (matrices - 1) * s.intermediate + s.hidden
     attention += s.head_norms + s.mixer_parameters
-    norm = s.hidden * (2 if s.layer_norm else 1)
+    norm = s.hidden * ((2 if s.layer_norm else 1) if s.norm_width is None else s.norm_width)
     rows = [
-        Part("token embedding", s.vocab * s.hidden),
+        Part("token embedding", s.vocab * s.vectors),
+        Part("projections of the embedding", 0 if s.narrow is None else s.hidden * s.narrow, 2),
         Part("position embedding", s.learned_positions * s.hidden),
         Part("attention", attention, s.layers),
         Part("feed-forward", mlp, s.layers),
         Part("relative positions", s.position_parameters, s.layers),
-        Part("norms", norm, s.block_norms * s.layers + s.final_norm),
-        Part("output head", 0 if s.tied else s.vocab * s.hidden),
+        Part("norms", norm, s.block_norms * s.layers + s.last_norm),
+        Part("elsewhere", s.elsewhere),
+        Part("output head", 0 if s.tied else s.vocab * s.vectors),
     ]
     return [row for row in rows if row.total]
 
@@ -58,9 +62,12 @@ def count_parameters(config: Any) -> int:
 
 def matrix_parameters(config: Any) -> int:
     """Parameters that take part in a matrix product for each token: the head counts, tied or not."""
-    s = config if isinstance(config, Shape) else Shape.of(config)
+    s = shape_of(config)
+    if isinstance(s, Built):
+        return s.products + s.head
     per_layer = 2 * s.hidden * s.head_dim * (s.heads + s.kv_heads) + (3 if s.gated else 2) * s.hidden * s.intermediate
-    return s.layers * per_layer + s.vocab * s.hidden
+    projected = 0 if s.narrow is None else 2 * s.hidden * s.narrow
+    return s.layers * per_layer + projected + s.vocab * s.vectors
 
 
 def moe_parameters(*, hidden: int, intermediate: int, experts: int, active: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from groundup.layers.masks import Mask, MaskRule
 from groundup.layers.rope import Rope
+from groundup.layers.sequences import Sequences
 
 if TYPE_CHECKING:
     from groundup.layers.position_bias import PositionBias
@@ -40,6 +41,7 @@ class Context:
     _masks: dict[Hashable, Mask] = field(default_factory=dict, repr=False)
     _rotations: dict[tuple[Rope, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _views: dict[tuple[int, int], "Context"] = field(default_factory=dict, repr=False)
+    _sequences: dict[bool, Sequences] = field(default_factory=dict, repr=False)
 
     def mask(self, rule: MaskRule, bias: "PositionBias | None" = None) -> Mask:
         """Which keys each query sees under `rule`, and what `bias` adds to their scores."""
@@ -76,6 +78,14 @@ class Context:
             placement = replace(self.placement, keys=memory.keys(self.placement))  # type: ignore[type-var, attr-defined]
             self._views[ring] = replace(self, placement=placement, _masks={}, _views={})
         return self._views[ring]
+
+    def sequences(self, shape: tuple[int, int], backwards: bool = False) -> Sequences:
+        """The documents of this call's rows, (B, T) = shape, as sequences for a recurrent layer."""
+        if False not in self._sequences:
+            self._sequences[False] = Sequences.of(shape, self.documents, self.positions.device)
+        if backwards and True not in self._sequences:
+            self._sequences[True] = self._sequences[False].backwards()
+        return self._sequences[backwards]
 
     @property
     def fresh(self) -> bool:

@@ -63,7 +63,8 @@ def load_model(
         for name, tensor in shown("loading", weight_map.load(names, weights.get), len(names), weights.nbytes):
             if _is_tied_copy(model, name):
                 continue
-            weight = torch.empty(tensor.shape, dtype=wanted_dtype or tensor.dtype, device=wanted_device)
+            dtype_here = wanted_dtype if wanted_dtype is not None and tensor.is_floating_point() else tensor.dtype
+            weight = torch.empty(tensor.shape, dtype=dtype_here, device=wanted_device)
             set_parameter(model, name, weight.copy_(tensor))
     model.tie_weights()
     return model.eval()

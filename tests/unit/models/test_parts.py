@@ -158,3 +158,13 @@ def test_the_recipe_trains_with_any_part_exchanged(tmp_path, capsys):
     assert load_model(out / "final").config.positions == "alibi"
     assert main(["train", str(recipe), "--out-dir", str(tmp_path / "no"), *small, "--model.positions", "alibbi"]) == 2
     assert "Did you mean `alibi`" in capsys.readouterr().err
+
+
+def test_the_default_decodes_with_the_compiled_step():
+    pytest.importorskip("numba")
+    from groundup.generation.few_rows import is_standard
+
+    assert is_standard(Parts(PartsConfig(hidden_size=128, intermediate_size=192, num_hidden_layers=1)).blocks["0"])
+    for change in ({"positions": "alibi"}, {"residual": "post"}, {"norm": "layernorm"}, {"mask": "prefix"}):
+        config = PartsConfig(**{"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1, **change})
+        assert not is_standard(Parts(config).blocks["0"]), change

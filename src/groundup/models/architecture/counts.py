@@ -23,6 +23,7 @@ PARTS = (
     ("embed.", "other embeddings"),
     (".attn.", "attention"),
     (".mlp.", "feed-forward"),
+    (".rnn.", "recurrent layers"),
     ("norm", "norms"),
     ("lm_head", "output head"),
 )

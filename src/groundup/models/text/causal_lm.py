@@ -61,7 +61,7 @@ class CausalLM(nn.Module):
         raise NotImplementedError
 
     def make_final_norm(self) -> nn.Module | None:
-        """The norm after the last block; post-norm families have none."""
+        """What stands between the last block and the head; None for nothing."""
         return self.make_norm()
 
     def make_attention(self, i: int) -> nn.Module:
@@ -105,6 +105,9 @@ class CausalLM(nn.Module):
     def init_weights(self) -> None:
         """Fill the weights with their initial values."""
         init.normal(self, self.config.initializer_range)
+
+    def learn_vocabulary(self, tokenizer: Any) -> None:
+        """Take from a new model's tokenizer what the family needs of it: how tokens are spelt, in ELMo."""
 
     @classmethod
     def weight_map(cls, config: Any) -> WeightMap:
