@@ -57,6 +57,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "estimate params": ("estimate:EstimateParams", "Parameters of a model, part by part"),
     "estimate memory": ("estimate:EstimateMemory", "Memory of training or inference"),
     "estimate flops": ("estimate:EstimateFlops", "Floating-point operations of training or inference"),
+    "bench attention": (
+        "bench:BenchAttention",
+        "Measure attention written in ten ways, after checking that they agree",
+    ),
     "bench startup": ("bench:BenchStartup", "Measure the start: import and --help, beside our peers"),
     "bench families": ("bench:BenchFamilies", "Measure every model family at equal size, beside transformers"),
     "bench generate": ("bench:BenchGenerate", "Measure decoding beside transformers: one row, and several at once"),

@@ -40,7 +40,7 @@ def parts(config: Any) -> list[Part]:
         attention += s.hidden
     if s.mlp_bias:
         mlp += (matrices - 1) * s.intermediate + s.hidden
-    attention += s.head_norms + (s.heads if s.sinks else 0)
+    attention += s.head_norms + (s.heads if s.sinks else 0) + s.mixer_parameters
     if s.latent is not None:
         attention = s.latent.parameters(s.hidden, s.heads)
     norm = s.hidden * ((2 if s.layer_norm else 1) if s.norm_width is None else s.norm_width)

@@ -28,6 +28,7 @@ class Shape:
         mixture: the layers whose MLP is a mixture of experts, or None.
         latent: the widths of latent attention, or None.
         position_parameters: what a layer's relative positions have to learn.
+        mixer_parameters: what a layer's attention has besides the four projections of a plain one.
     """
 
     vocab: int
@@ -55,6 +56,7 @@ class Shape:
     mixture: Mixture | None = None
     latent: Latent | None = None
     position_parameters: int = 0
+    mixer_parameters: int = 0
 
     @property
     def vectors(self) -> int:
@@ -147,6 +149,13 @@ def _parts(read: "_Reader") -> Shape:
         "shaw": 2 * (2 * distance + 1) * width,
         "transformer_xl": hidden * hidden + 2 * hidden,
     }
+    bias, key_value = bool(read.optional("bias", False)), 2 * read.number("num_key_value_heads") * width
+    mixer = {
+        "gated": hidden * (hidden + bias),
+        # a gate, decay and share of each head, the convolution of 4, the norm of a head; and no biases
+        "gated_delta": hidden * (hidden + 2 * heads) + 4 * (key_value + hidden) + 2 * heads + width
+        - bias * (2 * hidden + key_value),
+    }  # fmt: skip
     return Shape(
         vocab=read.number("vocab_size"),
         hidden=hidden,
@@ -158,14 +167,15 @@ def _parts(read: "_Reader") -> Shape:
         context=context,
         tied=bool(read.optional("tie_word_embeddings", False)),
         learned_positions=context if positions == "learned" else 0,
-        attention_bias=bool(read.optional("bias", False)),
-        mlp_bias=bool(read.optional("bias", False)),
+        attention_bias=bias,
+        mlp_bias=bias,
         layer_norm=read.optional("norm") != "rmsnorm",
         gated=read.optional("mlp") == "gated",
         block_norms=4 if residual == "sandwich" else 2,
         last_norm=residual not in ("post", "deepnorm"),
         position_parameters=learned.get(str(positions), 0),
         mixture=Mixture.of(read, "parts", read.number("num_hidden_layers")) if read.optional("gate") else None,
+        mixer_parameters=mixer.get(str(read.optional("attention")), 0),
     )
 
 
