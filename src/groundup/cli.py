@@ -58,6 +58,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "estimate memory": ("estimate:EstimateMemory", "Memory of training or inference"),
     "estimate flops": ("estimate:EstimateFlops", "Floating-point operations of training or inference"),
     "bench startup": ("bench:BenchStartup", "Measure the start: import and --help, beside our peers"),
+    "bench families": ("bench:BenchFamilies", "Measure every model family at equal size, beside transformers"),
     "bench generate": ("bench:BenchGenerate", "Measure decoding beside transformers: one row, and several at once"),
     "bench tokenizers": ("bench:BenchTokenizers", "Measure tokenizers: training and encoding, beside our peers"),
     "bench train": ("bench:BenchTrain", "Measure training: tokens a second, beside our peers"),

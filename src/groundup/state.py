@@ -110,6 +110,56 @@ class KVCache:
         return sum(t.nbytes for t in (self.k, self.v) if t is not None)
 
 
+class SegmentMemory:
+    """The hidden vectors that entered a layer in earlier segments, (B, up to `length`, D), without gradient
+    (Transformer-XL, Dai et al. 2019).
+
+    Unlike a KVCache it is for training too: keys and values are made of it anew, so their projections learn from it. It
+    takes segments without end: `max_len` of the State is only a count.
+    """
+
+    def __init__(self, length: int):
+        self.length = length
+        self.hidden: Tensor | None = None
+        self._call: Placement | None = None
+        self._before: Tensor | None = None
+
+    def extend(self, x: Tensor, placement: Placement) -> Tensor:
+        """Remembered vectors, then this segment's; and remember the last of them all. (B, T, D) -> (B, M + T, D)
+
+        A second time within one call (activation checkpointing) it gives what it gave the first time.
+        """
+        if placement.start is None:
+            raise UsageError("segment memory needs rows of equal length without padding: cut the text into segments")
+        if placement is not self._call:
+            self._call, self._before = placement, self.hidden
+        seen = x if self._before is None else torch.cat((self._before.to(x.dtype), x), dim=1)
+        self.hidden = seen[:, max(seen.shape[1] - self.length, 0) :].detach()
+        return seen
+
+    def update(self, k: Tensor, v: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+        """Refused: it remembers hidden vectors, not keys and values."""
+        raise UsageError("a SegmentMemory belongs to a TransformerXLAttention; other attention needs a KVCache")
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order."""
+        if self.hidden is not None:
+            self.hidden = self.hidden[rows]
+
+    def snapshot(self) -> Tensor | None:
+        """The vectors; they are replaced, never changed."""
+        return self.hidden
+
+    def restore(self, snapshot: Tensor | None) -> None:
+        """Return to the snapshot."""
+        self.hidden = snapshot
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return 0 if self.hidden is None else self.hidden.nbytes
+
+
 class RecurrentState:
     """Named tensors of fixed size, first dimension the rows (RWKV, Mamba, linear attention)."""
 
@@ -197,7 +247,7 @@ class State:
 
     def trim(self, tokens: int) -> None:
         """Forget the last `tokens` tokens of every row, or all of a shorter one (rejected guesses in speculation)."""
-        if any(isinstance(layer, RecurrentState) for layer in self.layers.values()):
+        if any(isinstance(layer, RecurrentState | SegmentMemory) for layer in self.layers.values()):
             raise UsageError("a recurrent state cannot forget single tokens: use snapshot() and restore()")
         if not 0 <= tokens <= self._longest:
             raise UsageError(f"cannot forget {tokens} tokens: at most {self._longest} are remembered")

@@ -21,6 +21,9 @@ class Reference:
         make: what makes the model of an own config, where new weights say nothing: a family that counts. Such a family
             does not learn by gradients.
         theirs_count: whether transformers builds the published sizes too.
+        model_type: the family, where the file cannot be called by its name.
+        older: keys inside rope_parameters -> how older config.json call them, where not by the same name.
+        takes_positions: whether transformers takes position_ids; else it counts along the attention mask.
         trims: whether a state of this family can be trimmed.
         rtol, atol: allowed difference of logits and gradients; None for torch.testing's. Say why in the file.
     """
@@ -34,6 +37,9 @@ class Reference:
     same_parameters: tuple[str, ...] = ()
     make: Callable[[Any], Any] | None = None
     theirs_count: bool = True
+    model_type: str | None = None
+    older: dict[str, str] = field(default_factory=dict)
+    takes_positions: bool = True
     trims: bool = True
     rtol: float | None = None
     atol: float | None = None

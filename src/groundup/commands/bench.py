@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from groundup.base.console import say, table
+from groundup.base.errors import UsageError, did_you_mean
 from groundup.commands.command import Command
 
 if TYPE_CHECKING:
@@ -216,6 +217,68 @@ class BenchTokenizers(Bench):
             peaks = (f"{name} {peak:,.0f} MB" for name, peak in one.more["memory_mb"].items() if peak is not None)
             say(f"{one.case}, peak memory: {', '.join(peaks)}")
         return found
+
+
+class BenchFamilies(Bench):
+    """Training and decoding of every family at equal size, beside transformers where it has the family."""
+
+    families: list[str] = []
+    """Which; all when not given: `llama,mixtral,rwkv7`."""
+    rounds: int = Field(default=3, ge=1)
+    """Turns that everybody gets; medians are shown."""
+    seconds: float = Field(default=2.0, ge=0)
+    """Length of a training turn; it has at least one update."""
+    layers: int = Field(default=6, ge=1)
+    """Blocks."""
+    width: int = Field(default=256, ge=32)
+    """Width of the residual stream."""
+    heads: int = Field(default=8, ge=1)
+    """Query heads."""
+    context: int = Field(default=256, ge=8)
+    """Tokens of a training row."""
+    batch: int = Field(default=8, ge=1)
+    """Rows of an update."""
+    vocabulary: int = Field(default=2048, ge=64)
+    """Token ids."""
+    parameters: int = Field(default=6_000_000, gt=0)
+    """Of each model: the feed-forward network is as wide as it takes."""
+    new: int = Field(default=64, ge=2)
+    """Tokens decoded."""
+    work: list[Literal["training", "decoding"]] = ["training", "decoding"]
+    """What to measure."""
+    compile: bool = False
+    """Compiled variants take part in training too; compiling takes minutes."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of every process; all processors when not given."""
+    device: str = "cpu"
+    """Where all compute: cpu, cuda, cuda:1, mps, or auto."""
+
+    def measure(self) -> "Sequence[Comparison]":
+        """One family after the other; contenders take turns."""
+        from groundup.benchmarks.families import Work, measure
+        from groundup.benchmarks.family_shapes import Size, trainable_families
+
+        known = trainable_families()
+        chosen = [name for text in self.families for name in text.split(",")] or known
+        for name in chosen:
+            if name not in known:
+                raise UsageError(f"no family `{name}`.{did_you_mean(name, known)} One of: {', '.join(known)}")
+        size = Size(self.layers, self.width, self.heads, self.context, self.vocabulary, self.parameters)
+        return measure(
+            Work(
+                tuple(chosen),
+                size,
+                batch=self.batch,
+                rounds=self.rounds,
+                seconds=self.seconds,
+                new=self.new,
+                threads=self.threads,
+                training="training" in self.work,
+                decoding="decoding" in self.work,
+                compile=self.compile,
+                device=device_of(self.device),
+            )
+        )
 
 
 def results_table(found: "Sequence[Comparison]") -> str:

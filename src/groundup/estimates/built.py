@@ -8,7 +8,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.estimates.shape import KNOWN, Shape
+from groundup.estimates.shape import GPT_LIKE, KNOWN, Shape
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def shape_of(config: Any) -> Shape | Built:
     family = config.get("model_type") if isinstance(config, dict) else getattr(config, "model_type", None)
     from groundup.models.catalogue import FAMILIES, config_from_hf
 
-    if family in KNOWN or family not in FAMILIES:
+    if family in KNOWN or family in GPT_LIKE or family not in FAMILIES:
         return Shape.of(config)
     if isinstance(config, dict):
         config = config_from_hf(config)

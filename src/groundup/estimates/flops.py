@@ -15,7 +15,7 @@ class Flops:
     """Forward operations of `tokens` tokens, by kind of product.
 
     Attributes:
-        projections: query, key, value and output projections.
+        projections: query, key, value and output projections, and those of narrow token vectors.
         scores: q kᵀ and the weighted sum of values, over all T x T pairs, as dense kernels compute them.
         mlp: the feed-forward matrices; of a model without attention, all matrices but the head.
         head: the output head.
@@ -51,11 +51,12 @@ def flops(config: Any, seq_len: int, batch: int = 1) -> Flops:
     if isinstance(s, Built):
         return Flops(projections=0, scores=0, mlp=2 * tokens * s.products, head=2 * tokens * s.head)
     query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    ends = 0 if s.narrow is None else 4 * tokens * s.hidden * s.narrow
     return Flops(
-        projections=2 * tokens * s.hidden * (2 * query + 2 * key_value) * s.layers,
+        projections=2 * tokens * s.hidden * (2 * query + 2 * key_value) * s.layers + ends,
         scores=4 * tokens * seq_len * query * s.layers,
         mlp=2 * tokens * (3 if s.gated else 2) * s.hidden * s.intermediate * s.layers,
-        head=2 * tokens * s.hidden * s.vocab,
+        head=2 * tokens * s.vectors * s.vocab,
     )
 
 
@@ -74,7 +75,7 @@ def palm_flops_per_token(config: Any, seq_len: int) -> int:
     s = shape_of(config)
     if isinstance(s, Built):
         return 6 * (s.products + s.head)
-    n = count_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.hidden)
+    n = count_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.vectors)
     return 6 * n + 12 * s.layers * s.heads * s.head_dim * seq_len
 
 

@@ -84,7 +84,9 @@ def matrix_shapes(config: Any) -> list[tuple[int, int, int, bool]]:
     if isinstance(s, Built):
         return [(rows, columns, 1, inside) for rows, columns, inside in s.matrices]
     query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    tables = [(s.vocab, s.hidden, 1 if s.tied else 2, False)]
+    tables = [(s.vocab, s.vectors, 1 if s.tied else 2, False)]
+    if s.narrow is not None:
+        tables += [(s.hidden, s.narrow, 1, False), (s.narrow, s.hidden, 1, False)]
     if s.learned_positions:
         tables.append((s.learned_positions, s.hidden, 1, False))
     return [

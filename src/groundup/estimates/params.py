@@ -40,14 +40,17 @@ def parts(config: Any) -> list[Part]:
     if s.mlp_bias:
         mlp += (matrices - 1) * s.intermediate + s.hidden
     attention += s.head_norms
-    norm = s.hidden * (2 if s.layer_norm else 1)
+    norm = s.hidden * ((2 if s.layer_norm else 1) if s.norm_width is None else s.norm_width)
     rows = [
-        Part("token embedding", s.vocab * s.hidden),
+        Part("token embedding", s.vocab * s.vectors),
+        Part("projections of the embedding", 0 if s.narrow is None else s.hidden * s.narrow, 2),
         Part("position embedding", s.learned_positions * s.hidden),
         Part("attention", attention, s.layers),
         Part("feed-forward", mlp, s.layers),
-        Part("norms", norm, s.block_norms * s.layers + 1),
-        Part("output head", 0 if s.tied else s.vocab * s.hidden),
+        Part("relative positions", s.position_parameters, s.layers),
+        Part("norms", norm, s.block_norms * s.layers + s.last_norm),
+        Part("elsewhere", s.elsewhere),
+        Part("output head", 0 if s.tied else s.vocab * s.vectors),
     ]
     return [row for row in rows if row.total]
 
@@ -63,7 +66,8 @@ def matrix_parameters(config: Any) -> int:
     if isinstance(s, Built):
         return s.products + s.head
     per_layer = 2 * s.hidden * s.head_dim * (s.heads + s.kv_heads) + (3 if s.gated else 2) * s.hidden * s.intermediate
-    return s.layers * per_layer + s.vocab * s.hidden
+    projected = 0 if s.narrow is None else 2 * s.hidden * s.narrow
+    return s.layers * per_layer + projected + s.vocab * s.vectors
 
 
 def moe_parameters(*, hidden: int, intermediate: int, experts: int, active: int) -> tuple[int, int]:

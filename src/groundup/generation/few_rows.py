@@ -20,6 +20,7 @@ from groundup.layers.context import Context
 from groundup.layers.feedforward import GatedMLP
 from groundup.layers.masks import Causal
 from groundup.layers.norms import RMSNorm
+from groundup.layers.rope import Rope
 from groundup.replace import replace
 
 WIDEST_STEP = 64  # what the kernel takes at once of a row, with the widest vectors
@@ -100,7 +101,8 @@ def is_standard(block: nn.Module) -> bool:
     linears = [m for m in block.modules() if isinstance(m, nn.Linear)]
     return (
         (attn.q_norm, attn.k_norm, attn.mask, type(attn.core)) == (None, None, Causal(), AttentionCore)
-        and attn.rope is not None
+        and attn.position_bias is None
+        and type(attn.rope) is Rope
         and (attn.rope.dim, attn.rope.interleaved) == (attn.head_dim, False)
         and block.mlp.act is F.silu
         and all(type(m) is nn.Linear and m.bias is None and m.in_features % WIDEST_STEP == 0 for m in linears)

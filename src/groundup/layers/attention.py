@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from groundup.layers.context import Context
 from groundup.layers.masks import Causal, Mask, MaskRule
+from groundup.layers.position_bias import PositionBias
 from groundup.layers.rope import Rope
 
 
@@ -34,8 +35,10 @@ class AttentionCore(nn.Module):
         """Q (B, H, T, d), k and v (B, K, S, d) -> (B, H, T, d)"""
         dropout = self.dropout if self.training else 0.0
         grouped = q.shape[1] != k.shape[1]
+        given = mask.allowed if mask.bias is None else mask.bias.to(q.dtype)
+        causal = mask.causal and given is None
         return F.scaled_dot_product_attention(
-            q, k, v, mask.allowed, dropout, is_causal=mask.causal, scale=self.scale, enable_gqa=grouped
+            q, k, v, given, dropout, is_causal=causal, scale=self.scale, enable_gqa=grouped
         )
 
     def weights(self, q: Tensor, k: Tensor, mask: Mask) -> Tensor:
@@ -43,6 +46,8 @@ class AttentionCore(nn.Module):
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
         scale = 1 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale
         scores = q @ k.mT * scale
+        if mask.bias is not None:
+            return (scores + mask.bias.to(scores.dtype)).softmax(dim=-1)
         allowed = mask.dense(q.shape[2], k.shape[2], q.device)
         return scores.masked_fill(~allowed, -torch.inf).softmax(dim=-1)
 
@@ -61,6 +66,7 @@ class Attention(nn.Module):
         out_bias: bias on the output projection; as `bias` when None.
         rope: rotary positions, or None.
         mask: who sees whom.
+        position_bias: what the distance of query and key adds to their score, or None.
         q_norm, k_norm: applied to each head's queries and keys, or None.
         dropout: of the attention weights.
         scale: of the scores; 1 / sqrt(d) when None.
@@ -80,6 +86,7 @@ class Attention(nn.Module):
         out_bias: bool | None = None,
         rope: Rope | None = None,
         mask: MaskRule = Causal(),
+        position_bias: PositionBias | None = None,
         q_norm: nn.Module | None = None,
         k_norm: nn.Module | None = None,
         dropout: float = 0.0,
@@ -93,6 +100,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(dim, kv_heads * d, bias)
         self.o_proj = nn.Linear(num_heads * d, dim, bias if out_bias is None else out_bias)
         self.q_norm, self.k_norm = q_norm, k_norm
+        self.position_bias = position_bias
         self.core = AttentionCore(dropout, scale)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
@@ -107,8 +115,11 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or K, T, d)
         if context.state is not None:
             k, v = context.state.layers[self.path].update(k, v, context.placement)  # (B, K, S, d)
-        y = self.core(q, k, v, context.mask(self.mask))
-        return self.o_proj(y.transpose(1, 2).flatten(2))
+        return self.o_proj(self.attend(q, k, v, context).transpose(1, 2).flatten(2))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        """Q (B, H, T, d), all keys and values (B, K, S, d) -> (B, H, T, d); kinds with other scores override it."""
+        return self.core(q, k, v, context.mask(self.mask, self.position_bias))
 
 
 def group_heads(weight: Tensor, num_heads: int, num_kv_heads: int) -> Tensor:

@@ -1,9 +1,17 @@
-"""How a block joins its parts."""
+"""How a block joins its parts.
 
-from typing import ClassVar
+Block                 x + f(norm(x))            pre-norm
+PostNormBlock         norm(x + f(x))            post-norm: the stream itself is normalised
+SandwichBlock         x + norm(f(norm(x)))      both ends of the branch
+PostBranchNormBlock   x + norm(f(x))            the end of the branch alone
+DeepNormBlock         norm(a x + f(x))          post-norm with a heavier stream, for very deep models
+"""
+
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from groundup.base.errors import UsageError
 from groundup.layers.context import Context
 
 
@@ -43,6 +51,77 @@ class Block(nn.Module):
         return x + self.mlp_dropout(self.mlp(self.norm2(x)))
 
 
+class ParallelBlock(Block):
+    """Both branches read the same stream: x + attn(norm1(x)) + mlp(norm2(x)) (Black et al. 2022, GPT-NeoX).
+
+    x --+-- norm1 -- attn --+--
+        |-- norm2 -- mlp  --|
+        |___________________|
+    """
+
+    layout = "( norm1|norm2 attn|mlp +"
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        attended = self.attn_dropout(self.attn(self.norm1(x), context))
+        return x + (attended + self.mlp_dropout(self.mlp(self.norm2(x))))
+
+
+class OneNormParallelBlock(nn.Module):
+    """Both branches read the same norm: x + attn(norm1(x)) + mlp(norm1(x)) (Wang & Komatsuzaki 2021, GPT-J).
+
+    Args:
+        norm1, attn, mlp: the parts.
+        attn_dropout, mlp_dropout: dropout of the two branches before they are added.
+    """
+
+    layout: ClassVar[str] = "( norm1 attn|mlp +"
+
+    def __init__(
+        self, norm1: nn.Module, attn: nn.Module, mlp: nn.Module, *, attn_dropout: float = 0.0, mlp_dropout: float = 0.0
+    ):
+        super().__init__()
+        self.norm1, self.attn, self.mlp = norm1, attn, mlp
+        self.attn_dropout, self.mlp_dropout = nn.Dropout(attn_dropout), nn.Dropout(mlp_dropout)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        h = self.norm1(x)
+        return x + (self.attn_dropout(self.attn(h, context)) + self.mlp_dropout(self.mlp(h)))
+
+
+class ScaledBlock(Block):
+    """Branches are multiplied before they are added: x + s attn(norm1(x)), then x + s mlp(norm2(x)) (Hu et al. 2024,
+    MiniCPM: s = 1.4 / sqrt(layers), so that depths of a family train alike).
+
+    Args:
+        norm1, attn, norm2, mlp: the parts, as in Block.
+        scale: s.
+        dropouts: see Block.
+    """
+
+    def __init__(
+        self, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module, scale: float, **dropouts: float
+    ):
+        super().__init__(norm1, attn, norm2, mlp, **dropouts)
+        self.scale = scale
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = x + self.attn_dropout(self.attn(self.norm1(x), context)) * self.scale
+        return x + self.mlp_dropout(self.mlp(self.norm2(x))) * self.scale
+
+
+class OneBranchBlock(nn.Module):
+    """A block of one branch: x + mixer(norm1(x)) (Gu & Dao 2023, Mamba)."""
+
+    layout: ClassVar[str] = "( norm1 mixer +"
+
+    def __init__(self, norm1: nn.Module, mixer: nn.Module):
+        super().__init__()
+        self.norm1, self.mixer = norm1, mixer
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return x + self.mixer(self.norm1(x), context)
+
+
 class PostBranchNormBlock(Block):
     """Each branch is normalised at its end: x + norm1(attn(x)), then x + norm2(mlp(x)) (Liu et al. 2021, Swin V2; OLMo
     2, 2024). The stream itself passes unnormalised, as in a pre-norm block.
@@ -53,3 +132,92 @@ class PostBranchNormBlock(Block):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.norm1(self.attn(x, context)))
         return x + self.mlp_dropout(self.norm2(self.mlp(x)))
+
+
+class PostNormBlock(Block):
+    """Post-norm: norm1(x + attn(x)), then norm2(x + mlp(x)) (Vaswani et al. 2017). No norm is needed after the last."""
+
+    layout = "( attn + norm1 ( mlp + norm2"
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = self.norm1(x + self.attn_dropout(self.attn(x, context)))
+        return self.norm2(x + self.mlp_dropout(self.mlp(x)))
+
+
+class SandwichBlock(Block):
+    """Sandwich: x + end1(attn(norm1(x))), then x + end2(mlp(norm2(x))) (Ding et al. 2021, CogView; later Gemma 2).
+
+    Args:
+        norm1, attn, norm2, mlp: the parts, as in Block.
+        end1, end2: norms of the two branches' results.
+        dropouts: see Block.
+    """
+
+    layout = "( norm1 attn end1 + ( norm2 mlp end2 +"
+
+    def __init__(
+        self,
+        norm1: nn.Module,
+        attn: nn.Module,
+        norm2: nn.Module,
+        mlp: nn.Module,
+        end1: nn.Module,
+        end2: nn.Module,
+        **dropouts: float,
+    ):
+        super().__init__(norm1, attn, norm2, mlp, **dropouts)
+        self.end1, self.end2 = end1, end2
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = x + self.attn_dropout(self.end1(self.attn(self.norm1(x), context)))
+        return x + self.mlp_dropout(self.end2(self.mlp(self.norm2(x))))
+
+
+class DeepNormBlock(Block):
+    """DeepNorm: norm1(a x + attn(x)), then norm2(a x + mlp(x)) (Wang et al. 2022). Its weights begin as
+    `init.deepnorm` draws them.
+
+    Args:
+        norm1, attn, norm2, mlp: the parts, as in Block.
+        alpha: a, from `deepnorm_constants`.
+        dropouts: see Block.
+    """
+
+    layout = "( attn + norm1 ( mlp + norm2"
+
+    def __init__(
+        self, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module, *, alpha: float, **dropouts: float
+    ):
+        super().__init__(norm1, attn, norm2, mlp, **dropouts)
+        self.alpha = alpha
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = self.norm1(self.alpha * x + self.attn_dropout(self.attn(x, context)))
+        return self.norm2(self.alpha * x + self.mlp_dropout(self.mlp(x)))
+
+
+class DeepNormConstants(NamedTuple):
+    """alpha: factor of the stream; beta: gain of the values, outputs and feed-forward weights as they begin."""
+
+    alpha: float
+    beta: float
+
+
+def deepnorm_constants(
+    part: Literal["encoder", "decoder"], encoder_layers: int = 0, decoder_layers: int = 0
+) -> DeepNormConstants:
+    """DeepNorm's constants for one part of a model of N encoder and M decoder layers (Wang et al. 2022, figure 2).
+
+    encoder alone     (2 N)^(1/4)             (8 N)^(-1/4)
+    decoder alone     (2 M)^(1/4)             (8 M)^(-1/4)
+    encoder of both   0.81 (N^4 M)^(1/16)     0.87 (N^4 M)^(-1/16)
+    decoder of both   (3 M)^(1/4)             (12 M)^(-1/4)
+    """
+    n, m = encoder_layers, decoder_layers
+    if not (n if part == "encoder" else m):
+        raise UsageError(f"DeepNorm's constants of an {part} need {part}_layers above 0")
+    if not (n and m):
+        return DeepNormConstants((2 * (n or m)) ** 0.25, (8 * (n or m)) ** -0.25)
+    if part == "encoder":
+        return DeepNormConstants(0.81 * (n**4 * m) ** (1 / 16), 0.87 * (n**4 * m) ** (-1 / 16))
+    return DeepNormConstants((3 * m) ** 0.25, (12 * m) ** -0.25)

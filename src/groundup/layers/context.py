@@ -1,5 +1,6 @@
 """What all layers of one forward call share; masks and rotary tables are computed once and kept here."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from groundup.layers.rope import Rope
 from groundup.layers.sequences import Sequences
 
 if TYPE_CHECKING:
+    from groundup.layers.position_bias import PositionBias
     from groundup.state import Placement, State
 
 
@@ -19,26 +21,41 @@ class Context:
     """One forward call, as its layers see it.
 
     Attributes:
-        positions: (B, T) or (1, T) int64, what position encodings count.
+        positions: (B, T) or (1, T) int64, what position encodings count; with a last dimension of 2 for GLM's pairs.
         documents: (B, T) int64 or None. 0 is padding; equal numbers attend to each other; a document is one run of
             equal numbers.
         state: what earlier calls left, or None.
         placement: where this call's tokens stand in the state, or None without one.
+        segments: (B, T) int64 or None, parts of a row: sentence A and B, source and target.
     """
 
     positions: Tensor
     documents: Tensor | None = None
     state: "State | None" = None
     placement: "Placement | None" = None
-    _masks: dict[MaskRule, Mask] = field(default_factory=dict, repr=False)
+    segments: Tensor | None = None
+    _masks: dict[Hashable, Mask] = field(default_factory=dict, repr=False)
     _rotations: dict[tuple[Rope, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _sequences: dict[bool, Sequences] = field(default_factory=dict, repr=False)
 
-    def mask(self, rule: MaskRule) -> Mask:
-        """Which keys each query sees under `rule`."""
+    def mask(self, rule: MaskRule, bias: "PositionBias | None" = None) -> Mask:
+        """Which keys each query sees under `rule`, and what `bias` adds to their scores."""
+        if bias is not None:
+            return self._biased(rule, bias)
         if rule not in self._masks:
             self._masks[rule] = rule.build(self)
         return self._masks[rule]
+
+    def _biased(self, rule: MaskRule, bias: "PositionBias") -> Mask:
+        key = (rule, bias.key())
+        if key in self._masks:
+            return self._masks[key]
+        mask = self.mask(rule).biased(bias(self))
+        if mask.bias is not None and not mask.bias.requires_grad:
+            # One with a gradient is made anew in each layer: activation checkpointing runs a layer twice, and both
+            # runs must do the same.
+            self._masks[key] = mask
+        return mask
 
     def rotation(self, rope: Rope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines of `rope` at this call's positions, each (B or 1, T, 1, rotary width / 2)."""

@@ -58,3 +58,16 @@ def t5_query(weight: Tensor, dim: int, head_dim: int) -> Tensor:
     """
     with torch.no_grad():
         return weight.normal_(0, (dim * head_dim) ** -0.5)
+
+
+def deepnorm(model: nn.Module, beta: float) -> None:
+    """DeepNorm's start (Wang et al. 2022): Xavier with gain beta for values, outputs and the feed-forward network,
+    gain 1 for queries and keys, biases zero. Embeddings and the head are left as they are.
+    """
+    scaled = {"v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    for name, module in model.named_modules():
+        leaf = name.rpartition(".")[2]
+        if isinstance(module, nn.Linear) and leaf in scaled | {"q_proj", "k_proj"}:
+            xavier_normal(module.weight, gain=beta if leaf in scaled else 1.0)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

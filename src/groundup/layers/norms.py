@@ -24,6 +24,17 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
+class PlainLayerNorm(nn.Module):
+    """(x - mean) / sqrt(variance + eps), with nothing learned, computed in float32 (OLMo, Groeneveld et al. 2024)."""
+
+    def __init__(self, dim: int, eps: float = 1e-5):
+        super().__init__()
+        self.dim, self.eps = dim, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.float(), (self.dim,), None, None, self.eps).type_as(x)
+
+
 class StdLayerNorm(nn.Module):
     """(x - mean) / (std + eps) * weight + bias, with the unbiased standard deviation and eps outside the root: the form
     of the Annotated Transformer (Rush 2018).
@@ -85,3 +96,27 @@ class AllHeadsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x.flatten(-2)).unflatten(-1, x.shape[-2:])
+
+
+class HeadGroupNorm(nn.Module):
+    """Each head's features of each token are normalised on their own, then weight and bias for every feature: GroupNorm
+    (Wu & He 2018) with a group a head, as at the end of RWKV's time mixing.
+
+    RWKV-5 divides by head_size_divisor = 8 first and adds 1e-5: the same as eps = 8^2 * 1e-5 = 64e-5 of RWKV-6.
+
+    (..., H * d) -> (..., H * d)
+
+    Args:
+        num_heads: H.
+        dim: H * d.
+        eps: added to the variance.
+    """
+
+    def __init__(self, num_heads: int, dim: int, eps: float = 64e-5):
+        super().__init__()
+        self.num_heads, self.eps = num_heads, eps
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x.flatten(0, -2), self.num_heads, self.weight, self.bias, self.eps).view(x.shape)

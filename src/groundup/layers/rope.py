@@ -17,7 +17,24 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Llama3Scaling:
+class Scaling:
+    """How the frequencies are changed for contexts longer than those of training. This one changes nothing.
+
+    `rotary_scaling.py` has those that do more than divide.
+    """
+
+    def __call__(self, frequencies: Tensor, theta: float, length: Tensor) -> Tensor:
+        """Theta^(-2j / dim), float32 (dim / 2,), and the tokens of the longest row, () int64 -> changed frequencies."""
+        return frequencies
+
+    @property
+    def magnitude(self) -> float:
+        """Factor of cosines and sines: scores grow by its square."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Llama3Scaling(Scaling):
     """Llama 3.1's stretch of the long wavelengths (Grattafiori et al. 2024): short ones are kept, long ones divided by
     `factor`, those between are blended.
     """
@@ -27,7 +44,7 @@ class Llama3Scaling:
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 8192
 
-    def __call__(self, frequencies: Tensor) -> Tensor:
+    def __call__(self, frequencies: Tensor, theta: float, length: Tensor) -> Tensor:
         wavelengths = 2 * math.pi / frequencies
         turns = self.original_max_position_embeddings / wavelengths
         # blend = 1 keeps a frequency, 0 divides it by the factor
@@ -37,12 +54,12 @@ class Llama3Scaling:
 
 
 @dataclass(frozen=True)
-class LinearScaling:
+class LinearScaling(Scaling):
     """Position interpolation (Chen et al. 2023): all positions are divided by `factor`."""
 
     factor: float = 1.0
 
-    def __call__(self, frequencies: Tensor) -> Tensor:
+    def __call__(self, frequencies: Tensor, theta: float, length: Tensor) -> Tensor:
         return frequencies / self.factor
 
 
@@ -55,23 +72,31 @@ class Rope:
         theta: base of the wavelengths.
         interleaved: pair neighbours instead of halves.
         scaling: changes the frequencies, for contexts longer than those seen in training.
+
+    ChatGLM turns half of each head (`dim` = d / 2, interleaved) and multiplies theta by its `rope_ratio`.
     """
 
     dim: int
     theta: float = 10_000.0
     interleaved: bool = False
-    scaling: Llama3Scaling | LinearScaling | None = None
+    scaling: Scaling | None = None
 
-    def frequencies(self, device: torch.device | None = None) -> Tensor:
-        """theta^(-2j / dim) for j = 0 .. dim/2 - 1, float32, (dim / 2,)"""
+    def frequencies(self, device: torch.device | None = None, length: Tensor | int = 1) -> Tensor:
+        """theta^(-2j / dim) for j = 0 .. dim/2 - 1, scaled, float32, (dim / 2,). `length`: of the longest row."""
         exponents = torch.arange(0, self.dim, 2, dtype=torch.int64, device=device).float() / self.dim
         frequencies = 1.0 / self.theta**exponents
-        return frequencies if self.scaling is None else self.scaling(frequencies)
+        if self.scaling is None:
+            return frequencies
+        return self.scaling(frequencies, self.theta, torch.as_tensor(length, device=device))
 
     def tables(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines, computed in float32. (B, T) -> twice (B, T, 1, dim / 2)"""
-        angles = positions[..., None].float() * self.frequencies(positions.device)
-        return angles.cos()[:, :, None].to(dtype), angles.sin()[:, :, None].to(dtype)
+        length = 1 if self.scaling is None else positions.max() + 1
+        angles = positions[..., None].float() * self.frequencies(positions.device, length)
+        cos, sin = angles.cos(), angles.sin()
+        if self.scaling is not None:
+            cos, sin = cos * self.scaling.magnitude, sin * self.scaling.magnitude
+        return cos[:, :, None].to(dtype), sin[:, :, None].to(dtype)
 
     def rotate(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
         """(B, T, H, d) -> (B, T, H, d)"""
@@ -88,6 +113,56 @@ class Rope:
             return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
         a, b = x.chunk(2, dim=-1)
         return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+@dataclass(frozen=True)
+class PairRope:
+    """GLM's rotary positions of two kinds (Du et al. 2022; ChatGLM-6B): the first half of a head is turned by the
+    position in the text, the second half by the position in the blank, each half in half-split layout.
+
+    Attributes:
+        dim: d, a multiple of 4.
+        theta: base of the wavelengths of each half.
+    """
+
+    dim: int
+    theta: float = 10_000.0
+
+    @property
+    def half(self) -> Rope:
+        """The rotation of one half."""
+        return Rope(self.dim // 2, self.theta)
+
+    def tables(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(B, T, 2), or (B, T) where all are outside blanks -> twice (B, T, 1, dim / 2): both halves' side by side"""
+        text, blank = (positions, torch.zeros_like(positions)) if positions.ndim == 2 else positions.unbind(-1)
+        both = [self.half.tables(kind, dtype) for kind in (text, blank)]
+        return torch.cat((both[0][0], both[1][0]), -1), torch.cat((both[0][1], both[1][1]), -1)
+
+    def rotate(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        """(B, T, H, d) -> (B, T, H, d)"""
+        (cos1, cos2), (sin1, sin2) = (table.chunk(2, -1) for table in tables)
+        text, blank = x.chunk(2, dim=-1)
+        return torch.cat((self.half.rotate(text, (cos1, sin1)), self.half.rotate(blank, (cos2, sin2))), dim=-1)
+
+
+def decay_bound(rope: Rope, distances: Tensor) -> Tensor:
+    """How large a score may still be at a distance, relative to distance 0 (Su et al. 2021, section 3.4.3): the mean
+    of |S_1|, ..., |S_(dim/2)|, where S_j = sum_(k < j) e^(i distance f_k) is what summation by parts leaves of it.
+
+    (N,) -> (N,) float64
+    """
+    angles = distances[:, None].double() * rope.frequencies().double()  # (N, dim / 2)
+    sums = torch.polar(torch.ones_like(angles), angles).cumsum(-1)
+    return sums.abs().mean(-1) / sums.new_ones(angles.shape[-1]).cumsum(0).abs().mean()
+
+
+def mean_score(rope: Rope, distances: Tensor) -> Tensor:
+    """The score of two equal vectors at a distance, relative to distance 0: the mean of cos(distance f_j) over j.
+
+    (N,) -> (N,) float64
+    """
+    return (distances[:, None].double() * rope.frequencies().double()).cos().mean(-1)
 
 
 def interleaved_to_half_split(weight: Tensor, num_heads: int) -> Tensor:

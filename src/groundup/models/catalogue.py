@@ -11,13 +11,26 @@ from groundup.base.errors import CheckpointError, UsageError, did_you_mean
 from groundup.models.configs.awd_lstm import AWDLSTMConfig
 from groundup.models.configs.base import ModelConfig
 from groundup.models.configs.bengio import BengioConfig
+from groundup.models.configs.bloom import BloomConfig
 from groundup.models.configs.elmo import ElmoConfig
+from groundup.models.configs.falcon import FalconConfig
 from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gpt2 import GPT2Config
+from groundup.models.configs.gpt3 import GPT3Config
+from groundup.models.configs.gpt_neo import GPTNeoConfig
+from groundup.models.configs.gpt_neox import GPTNeoXConfig
+from groundup.models.configs.gptj import GPTJConfig
 from groundup.models.configs.llama import LlamaConfig
+from groundup.models.configs.mamba import MambaConfig
+from groundup.models.configs.minicpm import MiniCPMConfig
 from groundup.models.configs.mistral import MistralConfig
 from groundup.models.configs.ngram import NGramConfig
+from groundup.models.configs.olmo import OlmoConfig
 from groundup.models.configs.olmo2 import Olmo2Config
+from groundup.models.configs.parts import PartsConfig
+from groundup.models.configs.openai_gpt import OpenAIGPTConfig
+from groundup.models.configs.opt import OPTConfig
+from groundup.models.configs.phi import PhiConfig
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
 from groundup.models.configs.qwen3 import Qwen3Config
@@ -39,10 +52,23 @@ FAMILIES: dict[str, Family] = {
     "bengio": Family(BengioConfig, "groundup.models.text.bengio:FeedForwardLM"),
     "elmo": Family(ElmoConfig, "groundup.models.text.elmo:Elmo"),
     "gpt2": Family(GPT2Config, "groundup.models.text.gpt2:GPT2"),
+    "openai-gpt": Family(OpenAIGPTConfig, "groundup.models.text.openai_gpt:OpenAIGPT"),
+    "gpt3": Family(GPT3Config, "groundup.models.text.gpt3:GPT3"),
+    "gpt_neo": Family(GPTNeoConfig, "groundup.models.text.gpt_neo:GPTNeo"),
+    "opt": Family(OPTConfig, "groundup.models.text.opt:OPT"),
+    "gpt_neox": Family(GPTNeoXConfig, "groundup.models.text.gpt_neox:GPTNeoX"),
+    "bloom": Family(BloomConfig, "groundup.models.text.bloom:Bloom"),
+    "falcon": Family(FalconConfig, "groundup.models.text.falcon:Falcon"),
+    "gptj": Family(GPTJConfig, "groundup.models.text.gptj:GPTJ"),
+    "phi": Family(PhiConfig, "groundup.models.text.phi:Phi"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
+    "mamba": Family(MambaConfig, "groundup.models.text.mamba:Mamba"),
+    "minicpm": Family(MiniCPMConfig, "groundup.models.text.minicpm:MiniCPM"),
+    "olmo": Family(OlmoConfig, "groundup.models.text.olmo:Olmo"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
+    "parts": Family(PartsConfig, "groundup.models.text.parts:Parts"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
     "qwen3": Family(Qwen3Config, "groundup.models.text.qwen3:Qwen3"),

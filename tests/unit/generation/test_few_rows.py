@@ -73,7 +73,21 @@ def test_steps_of_a_llama(changes, dtype):
     assert_same_steps(view, plain, even=False)
 
 
-@pytest.mark.parametrize("family", LIKE_LLAMA)  # the others have their own below
+# What the shape of a family needs besides.
+OLDER = {
+    "openai-gpt": {},
+    "gpt3": {"window_size": 4},
+    "gpt_neo": {"window_size": 4},
+    "gpt_neox": {},
+    "bloom": {},
+    "falcon": {"num_kv_heads": 2, "new_decoder_architecture": True},
+    "gptj": {"rotary_dim": 8},
+    "phi": {"intermediate_size": 128, "num_key_value_heads": 2},
+    "opt": {"do_layer_norm_before": False, "word_embed_proj_dim": 32},
+}
+
+
+@pytest.mark.parametrize("family", [name for name in LIKE_LLAMA if name not in (*OLDER, "mamba")])  # theirs are below
 def test_steps_of_every_family(family):
     shape = LLAMA | {"initializer_range": 0.2, "model_type": family}
     window = {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1}
@@ -87,6 +101,18 @@ def test_steps_of_every_family(family):
     assert_same_steps(view, model, even=False)
 
 
+@pytest.mark.parametrize("family", OLDER)
+def test_steps_of_the_older_families(family):
+    shape = {name: value for name, value in LLAMA.items() if name != "intermediate_size"}
+    shape |= {"initializer_range": 0.2, "max_position_embeddings": 1024, "vocab_size": 2048}
+    torch.manual_seed(0)
+    model = build_model(FAMILIES[family].config(**shape | OLDER[family])).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    assert isinstance(view.blocks["0"].attn.q_proj, FewRowsLinear)
+    assert_same_steps(view, model, even=True)
+    assert_same_steps(view, model, even=False)
+
+
 @pytest.mark.parametrize("cell", ["simple", "lstm", "gru", "gru_reset_first"])
 def test_steps_of_a_recurrent_model(cell):
     torch.manual_seed(0)
@@ -95,6 +121,16 @@ def test_steps_of_a_recurrent_model(cell):
     view = for_decoding(model, fewest_parameters=0)
     assert view is not model
     assert isinstance(view.blocks["0"].rnn.cell.state_proj, FewRowsLinear)
+    assert_same_steps(view, model, even=True)
+    assert_same_steps(view, model, even=False)
+
+
+def test_steps_of_a_mamba():
+    torch.manual_seed(0)
+    config = FAMILIES["mamba"].config(vocab_size=8192, hidden_size=64, num_hidden_layers=2, state_size=4)
+    model = build_model(config).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    assert isinstance(view.blocks["0"].mixer.in_proj, FewRowsLinear)
     assert_same_steps(view, model, even=True)
     assert_same_steps(view, model, even=False)
 

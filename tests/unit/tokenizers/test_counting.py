@@ -310,6 +310,7 @@ def test_memory_is_that_of_the_different_words(kind, workers, small_portions, mo
     grows_less_than_the_text(peak)
 
 
+@pytest.mark.slow  # tracemalloc beside compiled loops
 def test_memory_of_compiled_counting_is_that_of_the_different_words(small_portions):
     pytest.importorskip("numba")
     counting.count_pieces(long_words(20), ByPattern("gpt2"), workers=2)  # loads the loops

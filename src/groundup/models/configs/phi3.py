@@ -4,15 +4,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from groundup.base.errors import CheckpointError
 from groundup.models.configs.llama import LlamaConfig
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Phi3Config(LlamaConfig):
-    """Phi-3 (Abdin et al. 2024): mini and medium with 4k tokens of context."""
+    """Phi-3 (Abdin et al. 2024), with 4k and 128k tokens of context."""
 
+    partial_rotary: ClassVar[bool] = True
     architecture: ClassVar[str] = "Phi3ForCausalLM"
     harmless: ClassVar[frozenset[str]] = frozenset({"original_max_position_embeddings"})
     fixed: ClassVar[dict[str, Any]] = {"head_dim": None, "attention_bias": False, "mlp_bias": False}
@@ -45,14 +45,18 @@ class Phi3Config(LlamaConfig):
 
     @classmethod
     def translate(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The share of a head that is turned stands beside the rotary settings or among them; here it is all."""
+        """The share of a head that is turned, and the context before stretching, stand beside the rotary settings."""
         values = dict(super().translate(values))
         rope = dict(values.get("rope_parameters") or {})
-        share = rope.pop("partial_rotary_factor", values.pop("partial_rotary_factor", 1.0))
-        if share != 1.0:
-            raise CheckpointError(f"config.json: partial_rotary_factor {share} is not supported for phi3, only 1")
+        if "partial_rotary_factor" in values:
+            rope.setdefault("partial_rotary_factor", values.pop("partial_rotary_factor"))
+        if rope.get("rope_type") == "longrope":
+            rope["original_max_position_embeddings"] = values.get("original_max_position_embeddings", 4096)
         return values | ({"rope_parameters": rope} if rope else {})
 
     def to_hf(self) -> dict[str, Any]:
         """config.json, which leaves the width of a head to follow from the others."""
-        return {name: value for name, value in super().to_hf().items() if name != "head_dim"}
+        values = {name: value for name, value in super().to_hf().items() if name != "head_dim"}
+        if self.rope_parameters.rope_type == "longrope":
+            values["original_max_position_embeddings"] = self.rope_parameters.original_max_position_embeddings
+        return values

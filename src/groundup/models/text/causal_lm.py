@@ -43,7 +43,7 @@ class CausalLM(nn.Module):
         self.config = config
         self.embed = self.make_embed()
         self.blocks = nn.ModuleDict({str(i): self.make_block(i) for i in range(config.num_hidden_layers)})
-        self.norm = self.make_norm()
+        self.norm = self.make_final_norm()
         self.lm_head = self.make_head()
         self.tie_weights()
         for name, module in self.named_modules():
@@ -59,6 +59,10 @@ class CausalLM(nn.Module):
     def make_norm(self) -> nn.Module:
         """A norm over the residual stream."""
         raise NotImplementedError
+
+    def make_final_norm(self) -> nn.Module | None:
+        """What stands between the last block and the head; None for nothing."""
+        return self.make_norm()
 
     def make_attention(self, i: int) -> nn.Module:
         """Layer i's way of looking at other tokens."""
@@ -112,6 +116,7 @@ class CausalLM(nn.Module):
         *,
         positions: Tensor | None = None,
         documents: Tensor | None = None,
+        segments: Tensor | None = None,
         state: State | None = None,
         head: Head | None = None,
     ) -> Any:
@@ -119,8 +124,11 @@ class CausalLM(nn.Module):
 
         Args:
             x: ids (B, T) int64, or vectors (B, T, D).
-            positions: (B, T) int64; by default they count within each document, on from what the state has seen.
+            positions: (B, T) int64; by default they count within each document, on from what the state has seen. GLM
+                has pairs of them, (B, T, 2).
             documents: (B, T) int64, 0 for padding, equal numbers attend to each other; None for one document per row.
+            segments: (B, T) int64, parts of a row (sentence A or B, source or target) for segment embeddings and the
+                masks that tell prefixes from what follows; most families make no use of it.
             state: what earlier calls left; updated in place. With one, every row is one document: 0 or 1.
             head: called as head(hidden (B, T, D), lm_head) instead of computing all logits; its result is returned.
 
@@ -136,7 +144,7 @@ class CausalLM(nn.Module):
         placement = None if state is None else state.place(num_tokens, documents)
         if positions is None:
             positions = self.positions(num_tokens, documents, placement, x.device)
-        context = Context(positions, documents, state, placement)
+        context = Context(positions, documents, state, placement, segments)
 
         if self.embed is not None:
             x = self.embed(x, context)  # (B, T, D)

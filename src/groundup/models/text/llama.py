@@ -10,7 +10,8 @@ from groundup.layers.activations import activation
 from groundup.layers.attention import Attention
 from groundup.layers.feedforward import GatedMLP
 from groundup.layers.norms import RMSNorm
-from groundup.layers.rope import LinearScaling, Llama3Scaling, Rope
+from groundup.layers.rope import LinearScaling, Llama3Scaling, Rope, Scaling
+from groundup.layers.rotary_scaling import DynamicNTKScaling, LongRopeScaling, YarnScaling
 from groundup.models.configs.llama import LlamaConfig, RopeParameters
 from groundup.models.text.causal_lm import CausalLM
 from groundup.weights import WeightMap, rule
@@ -33,7 +34,8 @@ class Llama(CausalLM):
     def make_rope(self, i: int) -> Rope:
         """Rotary positions of layer i."""
         rope = self.config.rope_parameters
-        return Rope(self.head_dim, rope.rope_theta, scaling=rope_scaling(rope))
+        turned = int(self.head_dim * rope.partial_rotary_factor)
+        return Rope(turned, rope.rope_theta, scaling=rope_scaling(rope, self.config.max_position_embeddings))
 
     def make_attention(self, i: int, **changes: Any) -> nn.Module:
         """Layer i's attention; a descendant names what it has otherwise."""
@@ -66,9 +68,21 @@ class Llama(CausalLM):
         )
 
 
-def rope_scaling(rope: RopeParameters) -> Llama3Scaling | LinearScaling | None:
-    """How the frequencies are changed, from config.json's words."""
-    if rope.rope_type == "llama3":
-        context = rope.original_max_position_embeddings
-        return Llama3Scaling(rope.factor, rope.low_freq_factor, rope.high_freq_factor, context)
-    return LinearScaling(rope.factor) if rope.rope_type == "linear" else None
+def rope_scaling(rope: RopeParameters, context: int) -> Scaling | None:
+    """How the frequencies are changed, from config.json's words; `context` is max_position_embeddings."""
+    original = rope.original_max_position_embeddings or context
+    factor = rope.factor or context / original
+    match rope.rope_type:
+        case "linear":
+            return LinearScaling(factor)
+        case "dynamic":
+            return DynamicNTKScaling(factor, context)
+        case "yarn":
+            names = ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate")
+            return YarnScaling(factor, original, **{name: getattr(rope, name) for name in names})
+        case "llama3":
+            return Llama3Scaling(factor, rope.low_freq_factor, rope.high_freq_factor, original)
+        case "longrope":
+            short, long = rope.short_factor or (), rope.long_factor or ()  # the config has made sure of both
+            return LongRopeScaling(short, long, factor, original, rope.attention_factor)
+    return None

@@ -1,5 +1,6 @@
-"""Phi-3 (Abdin et al. 2024), from Llama 2: the same computation, with a sliding window in the 4k models and dropout of
-the branches. Its files hold queries, keys and values in one tensor, gate and up projection in another.
+"""Phi-3 (Abdin et al. 2024), from Llama 2: the same computation, with a sliding window and dropout of the
+branches; 128k models divide each rotary frequency by a factor of its own. Its files hold queries, keys and values in
+one tensor, gate and up projection in another.
 """
 
 from torch import nn
@@ -12,7 +13,7 @@ from groundup.weights import Fused, WeightMap, rule
 
 
 class Phi3(Llama):
-    """Phi-3 mini and medium, 4k."""
+    """Phi-3 mini and medium."""
 
     Config = Phi3Config
     config: Phi3Config  # type: ignore[assignment]

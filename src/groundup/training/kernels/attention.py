@@ -42,12 +42,14 @@ def tiled_attention(core: AttentionCore, q: Tensor, k: Tensor, v: Tensor, mask: 
     """As `core(q, k, v, mask)`: q (B, H, T, d), k and v (B, K, S, d) -> (B, H, T, d), in the layout (B, T, H, d)."""
     dropout = core.dropout if core.training else 0.0
     wanted = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
-    if not (wanted and pays(mask, dropout, k.shape[2], q.dtype)):
+    learned = mask.bias is not None and mask.bias.requires_grad  # the backward pass here makes no gradient for it
+    if learned or not (wanted and pays(mask, dropout, k.shape[2], q.dtype)):
         return AttentionCore.forward(core, q, k, v, mask)
     scale = q.shape[-1] ** -0.5 if core.scale is None else core.scale
     k, v = (x if x.shape[1] == q.shape[1] else x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     q, k, v = ((q * scale).contiguous(), k.contiguous(), v.contiguous())
-    return attention(q, k, v, mask.allowed, mask.causal, dropout)[0].transpose(1, 2)
+    shown = mask.allowed if mask.bias is None else mask.bias.to(q.dtype)
+    return attention(q, k, v, shown, mask.causal, dropout)[0].transpose(1, 2)
 
 
 def pays(mask: Mask, dropout: float, keys: int, dtype: torch.dtype) -> bool:
@@ -96,17 +98,19 @@ def num_weights(q: Tensor, k: Tensor, causal: bool) -> int:
 
 @torch.library.custom_op("groundup::attention", mutates_args=())
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, causal: bool, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, shown: Tensor | None, causal: bool, dropout: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Q (B, H, T, d), scaled, k and v (B, H, S, d) -> output (B, T, H, d), weights, what dropout kept / (1 - p).
 
-    `allowed`: (1 or B, 1 or H, T, S) bool; where False a query does not see a key.
+    `shown`: (1 or B, 1 or H, T, S), bool: where False a query does not see a key; or floating: added to the scores.
     """
     kept, noise = q.new_empty(num_weights(q, k, causal)), q.new_empty(0)
     if dropout:
         noise = torch.empty_like(kept).bernoulli_(1 - dropout).div_(1 - dropout)
     out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[-1])
-    bias = None if allowed is None else torch.zeros(allowed.shape, dtype=q.dtype).masked_fill_(~allowed, -torch.inf)
+    bias = shown
+    if shown is not None and shown.dtype == torch.bool:
+        bias = torch.zeros(shown.shape, dtype=q.dtype).masked_fill_(~shown, -torch.inf)
     for tile in tiles(q, k, causal):
         weights, values = tile.of(kept), v[tile.rows].flatten(0, 1)[:, tile.keys]
         scores = torch.bmm(q[tile.rows].flatten(0, 1)[:, tile.queries], k[tile.rows].flatten(0, 1)[:, tile.keys].mT)
@@ -130,7 +134,7 @@ def _hide(scores: Tensor, tile: Tile, bias: Tensor | None, causal: bool, heads: 
 
 @attention.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, causal: bool, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, shown: Tensor | None, causal: bool, dropout: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     size = num_weights(q, k, causal)
     out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[-1])

@@ -1,0 +1,80 @@
+"""GLM's two positions of each token (Du et al. 2022, section 2.1).
+
+    text            x1 x2 x3 x4 x5 x6, spans (x5 x6) and (x3) taken out, the second of them told first
+    input           x1 x2 [M] x4 [M] | [S] x5 x6 [S] x3      part A | part B
+    place in text    0  1  2   3  4  |  4   4  4  2   2      a span stands where its blank is
+    place in blank   0  0  0   0  0  |  1   2  3  1   2      0 in part A: the model cannot know a blank's length
+    target                             x5  x6 [E] x3 [E]
+
+`masks.BlankInfilling` lets part A see part A, and part B see part A and what came before in part B; `rope.PairRope`
+turns half of a head by each position.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from groundup.base.errors import UsageError
+
+
+class Blanks(NamedTuple):
+    """One text with blanks and what stood in them.
+
+    Attributes:
+        ids: (T,) int64, part A then part B.
+        positions: (T, 2) int64, place in the text and place in the blank.
+        targets: (T,) int64, -100 in part A.
+        part_a: how many tokens part A has.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    targets: Tensor
+    part_a: int
+
+
+def blank_infilling(
+    ids: Sequence[int],
+    spans: Sequence[tuple[int, int]],
+    *,
+    mask: int,
+    start: int,
+    end: int,
+    order: Sequence[int] | None = None,
+) -> Blanks:
+    """Take spans out of a text and put them behind it.
+
+    Args:
+        ids: the text.
+        spans: (first, after the last) of each span, from left to right, not overlapping.
+        mask: the id of [MASK], which stands for a span in part A.
+        start: the id of [START], which begins a span in part B.
+        end: the id of [END], the target after a span.
+        order: in which order part B tells the spans, a permutation (shuffled in training); from left to right if None.
+
+    Raises:
+        UsageError: spans that overlap or do not lie in the text, or an order that is no permutation.
+    """
+    order = range(len(spans)) if order is None else order
+    if sorted(order) != list(range(len(spans))):
+        raise UsageError(f"the order {list(order)} is no permutation of {len(spans)} spans")
+    part_a, blanks, at = [], [], 0
+    for first, last in spans:
+        if not at <= first < last <= len(ids):
+            raise UsageError(
+                f"span ({first}, {last}) overlaps another, is empty, or leaves a text of {len(ids)} tokens"
+            )
+        part_a += [*ids[at:first], mask]
+        blanks.append(len(part_a) - 1)
+        at = last
+    part_a += ids[at:]
+    tokens, targets = list(part_a), [-100] * len(part_a)
+    places = [(i, 0) for i in range(len(part_a))]
+    for k in order:
+        span = list(ids[slice(*spans[k])])
+        tokens += [start, *span]
+        targets += [*span, end]
+        places += [(blanks[k], i + 1) for i in range(len(span) + 1)]
+    return Blanks(torch.tensor(tokens), torch.tensor(places), torch.tensor(targets), len(part_a))
