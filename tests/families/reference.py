@@ -20,6 +20,7 @@ class Reference:
         same_parameters: published sizes whose shape is that of another one in `parameters`.
         theirs_count: whether transformers builds the published sizes too.
         trims: whether a state of this family can be trimmed.
+        masks: whether transformers' model of this family heeds `attention_mask`.
         rtol, atol: allowed difference of logits and gradients; None for torch.testing's. Say why in the file.
     """
 
@@ -32,6 +33,7 @@ class Reference:
     same_parameters: tuple[str, ...] = ()
     theirs_count: bool = True
     trims: bool = True
+    masks: bool = True
     rtol: float | None = None
     atol: float | None = None
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.estimates.shape import Shape
+from groundup.estimates.built import Built, shape_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ def parts(config: Any) -> list[Part]:
     With hidden d, MLP width f, heads h of size k, key-value heads g:
         attention  d h k + 2 d g k + h k d         MLP  2 d f, or 3 d f when gated
     """
-    s = config if isinstance(config, Shape) else Shape.of(config)
+    s = shape_of(config)
+    if isinstance(s, Built):
+        return [Part(name, count) for name, count in s.parts]
     query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
     attention = s.hidden * (query + 2 * key_value) + query * s.hidden
     matrices = 3 if s.gated else 2
@@ -57,7 +59,9 @@ def count_parameters(config: Any) -> int:
 
 def matrix_parameters(config: Any) -> int:
     """Parameters that take part in a matrix product for each token: the head counts, tied or not."""
-    s = config if isinstance(config, Shape) else Shape.of(config)
+    s = shape_of(config)
+    if isinstance(s, Built):
+        return s.products + s.head
     per_layer = 2 * s.hidden * s.head_dim * (s.heads + s.kv_heads) + (3 if s.gated else 2) * s.hidden * s.intermediate
     return s.layers * per_layer + s.vocab * s.hidden
 

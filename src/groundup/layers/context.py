@@ -1,7 +1,7 @@
 """What all layers of one forward call share; masks and rotary tables are computed once and kept here."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,12 +23,14 @@ class Context:
             equal numbers.
         state: what earlier calls left, or None.
         placement: where this call's tokens stand in the state, or None without one.
+        shared: what one layer leaves for the later ones of this call, by name.
     """
 
     positions: Tensor
     documents: Tensor | None = None
     state: "State | None" = None
     placement: "Placement | None" = None
+    shared: dict[str, Any] = field(default_factory=dict, repr=False)
     _masks: dict[MaskRule, Mask] = field(default_factory=dict, repr=False)
     _rotations: dict[tuple[Rope, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 

@@ -85,3 +85,27 @@ class AllHeadsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x.flatten(-2)).unflatten(-1, x.shape[-2:])
+
+
+class HeadGroupNorm(nn.Module):
+    """Each head's features of each token are normalised on their own, then weight and bias for every feature: GroupNorm
+    (Wu & He 2018) with a group a head, as at the end of RWKV's time mixing.
+
+    RWKV-5 divides by head_size_divisor = 8 first and adds 1e-5: the same as eps = 8^2 * 1e-5 = 64e-5 of RWKV-6.
+
+    (..., H * d) -> (..., H * d)
+
+    Args:
+        num_heads: H.
+        dim: H * d.
+        eps: added to the variance.
+    """
+
+    def __init__(self, num_heads: int, dim: int, eps: float = 64e-5):
+        super().__init__()
+        self.num_heads, self.eps = num_heads, eps
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x.flatten(0, -2), self.num_heads, self.weight, self.bias, self.eps).view(x.shape)

@@ -17,6 +17,8 @@ from groundup.models.configs.olmo2 import Olmo2Config
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
 from groundup.models.configs.qwen3 import Qwen3Config
+from groundup.models.configs.rwkv import RWKV2Config, RWKV3Config, RWKV4Config
+from groundup.models.configs.rwkv_heads import RWKV5Config, RWKV6Config, RWKV7Config
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -38,6 +40,12 @@ FAMILIES: dict[str, Family] = {
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
     "qwen3": Family(Qwen3Config, "groundup.models.text.qwen3:Qwen3"),
+    "rwkv2": Family(RWKV2Config, "groundup.models.text.rwkv2:RWKV2"),
+    "rwkv3": Family(RWKV3Config, "groundup.models.text.rwkv3:RWKV3"),
+    "rwkv": Family(RWKV4Config, "groundup.models.text.rwkv4:RWKV4"),
+    "rwkv5": Family(RWKV5Config, "groundup.models.text.rwkv5:RWKV5"),
+    "rwkv6": Family(RWKV6Config, "groundup.models.text.rwkv6:RWKV6"),
+    "rwkv7": Family(RWKV7Config, "groundup.models.text.rwkv7:RWKV7"),
 }
 
 
