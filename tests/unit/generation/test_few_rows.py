@@ -22,6 +22,9 @@ LLAMA = {"vocab_size": 258, "hidden_size": 64, "intermediate_size": 128, "num_hi
 LLAMA |= {"num_attention_heads": 4, "max_position_embeddings": 64}
 
 
+LIKE_LLAMA = [f for f in FAMILIES if f != "gpt2" and not f.startswith("rwkv")]
+
+
 def llama(dtype=None, **changes):
     torch.manual_seed(0)
     return build_model(LlamaConfig(**LLAMA | {"initializer_range": 0.2} | changes), dtype=dtype).eval()
@@ -69,7 +72,7 @@ def test_steps_of_a_llama(changes, dtype):
     assert_same_steps(view, plain, even=False)
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "gpt2"])  # it has its own below
+@pytest.mark.parametrize("family", LIKE_LLAMA)  # the others have their own below
 def test_steps_of_every_family(family):
     shape = LLAMA | {"initializer_range": 0.2, "model_type": family}
     window = {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1}
@@ -81,6 +84,31 @@ def test_steps_of_every_family(family):
     assert isinstance(view.blocks["0"], FewRowsBlock) == (family == "llama")
     assert_same_steps(view, model, even=True)
     assert_same_steps(view, model, even=False)
+
+
+def rwkv(family, dtype=None, **own):
+    torch.manual_seed(0)
+    shape = {"vocab_size": 258, "hidden_size": 256, "num_hidden_layers": 2, "model_type": family}
+    model = build_model(FAMILIES[family].config(**shape, **own)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.05)
+    return model.to(dtype)
+
+
+@pytest.mark.parametrize(("family", "own"), [("rwkv", {}), ("rwkv5", {"num_attention_heads": 4})])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_steps_of_an_rwkv(family, own, dtype):
+    model = rwkv(family, dtype, **own)
+    view = for_decoding(model, fewest_parameters=0)
+    assert view is not model
+    assert_same_steps(view, model if dtype is None else in_float32(model), even=False)
+
+
+@pytest.mark.parametrize("family", ["rwkv6", "rwkv7"])
+def test_the_low_rank_networks_of_later_rwkv_stay_as_they_are(family):
+    model = rwkv(family, num_attention_heads=4)
+    assert for_decoding(model, fewest_parameters=0) is model
 
 
 def test_steps_of_a_gpt2():

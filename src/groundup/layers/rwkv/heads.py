@@ -285,7 +285,7 @@ class TimeMix7(HeadTimeMix):
         if self.residual is None:
             shared["first_value"] = v
             return v
-        return torch.lerp(v, shared["first_value"], torch.sigmoid(self.residual(xv)))
+        return v + (shared["first_value"] - v) * torch.sigmoid(self.residual(xv))
 
     @torch.no_grad()
     def init_curves(self, layer: int, num_layers: int) -> None:

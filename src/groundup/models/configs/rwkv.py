@@ -21,6 +21,7 @@ class RWKVConfig(ModelConfig):
 
     fixed: ClassVar[dict[str, Any]] = {"num_attention_heads": 1, "initializer_range": 0.02, "layer_norm_epsilon": 1e-5}
     aliases: ClassVar[dict[str, str]] = {"context_length": "max_position_embeddings"}
+    bounded: ClassVar[bool] = False
     harmless: ClassVar[frozenset[str]] = frozenset({"rescale_every"})  # of float16 inference; the same numbers
 
     vocab_size: int = Field(default=50_277, gt=0)
@@ -42,6 +43,10 @@ class RWKVConfig(ModelConfig):
     def hidden_width(self) -> int:
         """Width of channel mixing."""
         return self.intermediate_size or 4 * self.hidden_size
+
+    def to_hf(self) -> dict[str, Any]:
+        """config.json, with the width that follows from others."""
+        return super().to_hf() | {"intermediate_size": self.hidden_width}
 
 
 class RWKV2Config(RWKVConfig):
@@ -92,5 +97,4 @@ class RWKV4Config(RWKVConfig):
 
     def to_hf(self) -> dict[str, Any]:
         """config.json, with the widths that follow from others."""
-        widths = {"attention_hidden_size": self.channels, "intermediate_size": self.hidden_width}
-        return super().to_hf() | widths
+        return super().to_hf() | {"attention_hidden_size": self.channels}

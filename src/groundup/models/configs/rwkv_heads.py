@@ -115,3 +115,8 @@ class RWKV7Config(HeadsConfig):
             for rank, factor in zip(given, (2.5, 2.5, 1.7, 5.0), strict=True)
         )
         return decay, rate, residual, gate
+
+    def to_hf(self) -> dict[str, Any]:
+        """config.json, with the ranks that follow from hidden_size."""
+        names = ("decay_rank", "rate_rank", "residual_rank", "gate_rank")
+        return super().to_hf() | dict(zip(names, self.ranks, strict=True))
