@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("chat:Chat", "Talk with a model in the terminal"),
     "evaluate": ("evaluate:Evaluate", "Perplexity, bits per byte, cloze and multiple-choice accuracy"),
     "export hf": ("export:ExportHF", "Write a complete Hugging Face folder"),
+    "export rwkv": ("export:ExportRWKV", "Write an RWKV model as a .pth file in its authors' layout"),
     "export weights": ("export:ExportWeights", "Write the tensors alone, as .pth or safetensors"),
     "models list": ("models:ModelsList", "The families and sizes that can be built or loaded"),
     "models show": ("models:ModelsShow", "A model's config, parameters and tensors"),

@@ -1,7 +1,10 @@
 """RWKV-4 to 7 against BlinkDL's own `rwkv` library, through .pth files in his layout."""
 
 import importlib.util
+import json
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +13,14 @@ from torch.testing import assert_close
 from families.rwkv5 import TINY
 from families.tiny import ids
 from groundup.base.errors import CheckpointError, UsageError
+from groundup.base.folders import find_folder
+from groundup.generation.config import SamplingConfig
+from groundup.generation.generate import generate
 from groundup.models.catalogue import FAMILIES, model_class
 from groundup.models.formats.rwkv import save_rwkv
 from groundup.models.hub import load_model
 from groundup.models.text.rwkv4 import RWKV4
+from groundup.tokenizers.hub import load_tokenizer
 
 VERSIONS = {
     "4": ("rwkv", {}),
@@ -23,7 +30,14 @@ VERSIONS = {
     "6": ("rwkv6", {"mix_rank": 4, "decay_rank": 6}),
     "7": ("rwkv7", {"decay_rank": 4, "rate_rank": 5, "residual_rank": 6, "gate_rank": 7}),
 }
-ROWS = {"4": ["LM-39"], "5.0": ["LM-40"], "5.1": ["LM-40"], "5.2": ["LM-40", "LAY-05"], "6": ["LM-41", "LAY-05"], "7": []}
+ROWS = {
+    "4": ["LM-39"],
+    "5.0": ["LM-40"],
+    "5.1": ["LM-40"],
+    "5.2": ["LM-40", "LAY-05"],
+    "6": ["LM-41", "LAY-05"],
+    "7": [],
+}
 versions = pytest.mark.parametrize(
     "version",
     [pytest.param(v, marks=[pytest.mark.row(row, reference="rwkv") for row in (*ROWS[v], "LM-51")]) for v in VERSIONS],
@@ -165,3 +179,54 @@ def test_a_published_file_of_version_4_becomes_a_hugging_face_folder(tmp_path):
     theirs = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
     with torch.no_grad():
         assert_close(ours(ids()), theirs(ids(), use_cache=False).logits)
+
+
+def run(capsys, *words):
+    from groundup.cli import main
+
+    code = main([*map(str, words), "--json"])
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if code == 0 else None, err
+
+
+@pytest.mark.row("LM-51", reference="rwkv")
+def test_commands_take_such_a_file_with_the_tokenizer_that_its_vocabulary_means(tmp_path, capsys):
+    """65,536 ids: the World vocabulary, as the `rwkv` library holds it; fewer: the tokenizer.json beside it."""
+    library_folder = Path(importlib.util.find_spec("rwkv").submodule_search_locations[0])
+    small, world = tmp_path / "small", tmp_path / "world"
+    for folder in (small, world):
+        folder.mkdir()
+        shutil.copy(library_folder / "rwkv_vocab_v20230424.txt", folder)
+    save_rwkv(make("7", vocab_size=65_536, hidden_size=8, num_attention_heads=2), world / "x.pth")
+    code, found, _ = run(capsys, "generate", world / "x.pth", "The Eiffel tower", "--max-new-tokens", "3")
+    assert code == 0
+    assert found["completions"][0]["prompt"] == "The Eiffel tower"
+    tiny = load_tokenizer("tiny")
+    save_rwkv(make("4", vocab_size=tiny.vocab_size), small / "x.pth")
+    code, _, err = run(capsys, "generate", small / "x.pth", "One")
+    assert code == 1
+    assert "put 20B_tokenizer.json or tokenizer.json beside it" in err
+    shutil.copy(find_folder("tiny") / "tokenizer.json", small / "20B_tokenizer.json")
+    assert run(capsys, "generate", small / "x.pth", "One", "--max-new-tokens", "3")[0] == 0
+
+
+def test_a_long_text_goes_on_beyond_the_context_of_training(tmp_path, capsys):
+    tiny = load_tokenizer("tiny")
+    model = make("6", vocab_size=tiny.vocab_size, max_position_embeddings=8)
+    out = generate(model, tiny, ["Once upon a time there was a fox."], SamplingConfig(max_new_tokens=30, temperature=0))
+    assert len(out[0].ids) == 30
+
+
+@pytest.mark.row("LM-51", reference="rwkv")
+def test_export_and_show(tmp_path, capsys, monkeypatch):
+    """A Hugging Face folder of version 4 becomes a file that their library reads; `models show` tells its shape."""
+    model = make("4")
+    model.save_pretrained(tmp_path / "hf")
+    code, found, _ = run(capsys, "export", "rwkv", tmp_path / "hf", tmp_path / "x.pth")
+    assert code == 0
+    assert found["parameters"] == model.num_parameters()
+    row = ids(rows=1, length=5)
+    with torch.no_grad():
+        assert_close(library(monkeypatch, tmp_path / "x.pth", "4").forward(row[0].tolist(), None)[0], model(row)[0, -1])
+    code, shown, _ = run(capsys, "models", "show", tmp_path / "x.pth")
+    assert (code, shown["family"], shown["parameters"]) == (0, "rwkv", model.num_parameters())

@@ -14,6 +14,7 @@ from groundup.layers.rwkv.scan import linear_scan, scan
 from groundup.layers.rwkv.stream import Stream
 from groundup.layers.rwkv.wkv import WKV, clamped_wkv, convolved_wkv, stable_wkv
 from groundup.training.activation_checkpointing import checkpointed
+from groundup.training.compilation import compiled
 
 LONG = 4096
 
@@ -248,7 +249,9 @@ ROWS = {"rwkv": "LM-39", "rwkv2": "LM-37", "rwkv3": "LM-38", "rwkv6": "LM-41"}
 families = pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[pytest.mark.row(ROWS.get(n, "LM-40"), reference="itself, step by step")] * (n != "rwkv7"))
+        pytest.param(
+            n, marks=[pytest.mark.row(ROWS.get(n, "LM-40"), reference="itself, step by step")] * (n != "rwkv7")
+        )
         for n in FAMILY_CASES
     ],
 )
@@ -321,6 +324,12 @@ def test_activation_checkpointing_gives_the_same_gradients(tmp_path, name):
         found.append({n: p.grad.clone() for n, p in model.named_parameters()})
     for key, gradient in found[0].items():
         assert_close(gradient, found[1][key], msg=key)
+
+
+@families
+def test_blocks_are_not_compiled(tmp_path, name):
+    model = make_ours(name, tmp_path)
+    assert compiled(model, True) is model
 
 
 @families

@@ -11,12 +11,14 @@ from groundup.layers.norms import LayerNorm
 class MixingBlock(Block):
     """Pre-norm, as `Block`: x + attn(norm1(x)), then x + mlp(norm2(x))."""
 
+    compiles = False  # loops over chunks, unrolled, take longer to compile than they save
+
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.attn(self.norm1(x), context))
         return x + self.mlp_dropout(self.mlp(self.norm2(x), context))
 
 
-class NormedStreamBlock(Block):
+class NormedStreamBlock(MixingBlock):
     """RWKV-2's: the norm is in the residual stream, x = norm1(x), x + attn(x), then the same with norm2 and mlp."""
 
     def forward(self, x: Tensor, context: Context) -> Tensor:

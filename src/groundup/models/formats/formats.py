@@ -211,4 +211,3 @@ def torch_files(folder: Path) -> list[Path]:
         for file in folder.iterdir()
         if file.suffix in (".pth", ".pt", ".bin") and file.is_file() and file.stem not in TRAINER_FILES
     )
-

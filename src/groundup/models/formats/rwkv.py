@@ -1,9 +1,9 @@
 """RWKV as BlinkDL publishes it: one .pth file of torch.save and nothing else; names and shapes tell version and sizes.
 
-    2    att.time_mix                      5.0  att.ln_x, att.time_first
-    3    att.time_decay (D, 1)             5.1  att.gate, att.time_decay (H,)
-    4    att.time_decay (D,)               5.2  att.time_decay (H, N)
-    6    att.time_maa_x                    7    att.x_r
+2    att.time_mix                      5.0  att.ln_x, att.time_first
+3    att.time_decay (D, 1)             5.1  att.gate, att.time_decay (H,)
+4    att.time_decay (D,)               5.2  att.time_decay (H, N)
+6    att.time_maa_x                    7    att.x_r
 """
 
 import re
