@@ -25,7 +25,6 @@ from groundup.layers.rwkv.stream import NEVER, Stream, in_float32
 CHUNK = 64
 
 
-@torch.compiler.disable
 def decayed_attention(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, u: Tensor, state: Tensor | None, stream: Stream, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:

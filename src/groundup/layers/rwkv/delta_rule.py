@@ -43,7 +43,6 @@ class Delta(NamedTuple):
     b: Tensor
 
 
-@torch.compiler.disable
 def delta_rule(x: Delta, v: Tensor, state: Tensor | None, stream: Stream, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     """See above.
 

@@ -42,7 +42,7 @@ class TimeMix1(nn.Module):
 
     def weights(self, num_tokens: int) -> Tensor:
         """How much token t takes from token u, (H, T, T); nothing from later ones."""
-        heads, context = self.by_distance.shape
+        context = self.by_distance.shape[1]
         t = torch.arange(num_tokens, device=self.by_distance.device)
         distance = t[:, None] - t
         w = self.by_distance[:, (context - 1 - distance).clamp(max=context - 1)]

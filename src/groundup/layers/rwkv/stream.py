@@ -35,7 +35,6 @@ class Stream:
     _last: Tensor | None = None  # (B, T) int64: the number, from 1, of the last real token so far; 0 for none
 
     @classmethod
-    @torch.compiler.disable
     def of(cls, context: Context) -> Self:
         """The stream of a call, made once for all layers."""
         if "stream" not in context.shared:
@@ -53,7 +52,6 @@ class Stream:
         numbers = torch.arange(1, documents.shape[1] + 1, device=documents.device)
         return cls(real=real, _last=torch.where(real, numbers, 0).cummax(1).values)
 
-    @torch.compiler.disable
     def shift(self, x: Tensor, memory: "RecurrentState | None") -> Tensor:
         """The token before each one, zeros before the first; the last one is remembered. (B, T, D) -> (B, T, D)"""
         if memory is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.layers.context import Context
-from groundup.layers.rwkv.stream import Stream, in_float32, memory_of
+from groundup.layers.rwkv.stream import NEVER, Stream, in_float32, memory_of
 from groundup.layers.rwkv.wkv import WKV, clamped_wkv, stable_wkv
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class TimeMix2(nn.Module):
     path: str = ""
     """Dotted name of this module in its model: the name of its part of the state."""
     empty_peak = 0.0
+    kept: tuple[str, ...] = ("num", "den")  # of the state: what differs from that of an empty text
 
     def __init__(self, dim: int, width: int, eps: float = 1e-16):
         super().__init__()
@@ -62,14 +63,15 @@ class TimeMix2(nn.Module):
         with in_float32(x):
             wkv, state = self.mean(k, v, self.remembered(memory, k), stream)
         if memory is not None:
-            memory.tensors |= state._asdict()
+            memory.tensors |= {name: getattr(state, name) for name in self.kept}
         return self.o_proj(torch.sigmoid(self.r_proj(xr)) * wkv.to(x.dtype))
 
     def remembered(self, memory: "RecurrentState | None", k: Tensor) -> WKV:
         """The sums that earlier calls left."""
+        empty = WKV.empty(k, self.empty_peak)
         if memory is None or "num" not in memory.tensors:
-            return WKV.empty(k, self.empty_peak)
-        return WKV(*(memory.tensors[name] for name in WKV._fields))
+            return empty
+        return empty._replace(**{name: memory.tensors[name] for name in self.kept})
 
     @torch.no_grad()
     def init_curves(self, layer: int, num_layers: int) -> None:
@@ -112,7 +114,8 @@ class TimeMix3(TimeMix2):
 class TimeMix4(TimeMix3):
     """RWKV-4 (Peng et al. 2023), from 3: the mean is computed so that no key can overflow it."""
 
-    empty_peak = -1e30
+    empty_peak = NEVER
+    kept = WKV._fields
 
     def mean(self, k: Tensor, v: Tensor, state: WKV, stream: Stream) -> tuple[Tensor, WKV]:
         return stable_wkv(self.decay.float(), self.bonus.float(), k, v, state, stream)

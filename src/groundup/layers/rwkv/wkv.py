@@ -37,7 +37,6 @@ class WKV(NamedTuple):
         return cls(zeros, zeros, torch.full_like(zeros, peak))
 
 
-@torch.compiler.disable
 def stable_wkv(decay: Tensor, bonus: Tensor, k: Tensor, v: Tensor, state: WKV, stream: Stream) -> tuple[Tensor, WKV]:
     """RWKV-4's form, which no key can overflow: all sums are kept divided by their largest term (Peng et al. 2023, 4.1
     and appendix D).
@@ -74,7 +73,6 @@ def stable_wkv(decay: Tensor, bonus: Tensor, k: Tensor, v: Tensor, state: WKV, s
     return out, WKV(sums[0, :, -1].detach(), sums[1, :, -1].detach(), p[:, -1])
 
 
-@torch.compiler.disable
 def clamped_wkv(
     decay: Tensor, bonus: Tensor, k: Tensor, v: Tensor, state: WKV, stream: Stream, eps: float
 ) -> tuple[Tensor, WKV]:
