@@ -65,8 +65,8 @@ def _version(shapes: dict[str, tuple[int, ...]], path: Path) -> tuple[str, dict[
     if FIRST + "time_maa_x" in shapes:
         own = {"mix_rank": shape("time_maa_w2", 3)[1], "decay_rank": shape("time_decay_w1", 2)[1]}
         return "rwkv6", own | {"num_attention_heads": shape("time_faaaa", 2)[0]}
-    decay: tuple[int, ...] = shapes.get(FIRST + "time_decay", ())
-    if FIRST + "ln_x.weight" in shapes and decay:
+    decay = tuple(shapes.get(FIRST + "time_decay", ()))
+    if FIRST + "ln_x.weight" in shapes and len(decay) > 0:
         gated, many = FIRST + "gate.weight" in shapes, len(decay) > 1 and decay[1] > 1
         return "rwkv5", {"num_attention_heads": decay[0], "version": "5.2" if many else "5.1" if gated else "5.0"}
     if FIRST + "time_mix" in shapes:
