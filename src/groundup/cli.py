@@ -44,9 +44,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "export hf": ("export:ExportHF", "Write a complete Hugging Face folder"),
     "export rwkv": ("export:ExportRWKV", "Write an RWKV model as a .pth file in its authors' layout"),
     "export weights": ("export:ExportWeights", "Write the tensors alone, as .pth or safetensors"),
-    "models list": ("models:ModelsList", "The families and sizes that can be built or loaded"),
-    "models show": ("models:ModelsShow", "A model's config, parameters and tensors"),
-    "models verify": ("models:ModelsVerify", "Compare a checkpoint with transformers: logits and greedy text"),
+    "models list": ("models_list:ModelsList", "The families and sizes that can be built or loaded"),
+    "models show": ("models_show:ModelsShow", "A model's facts, architecture, parameters and tensors"),
+    "models walk": ("models_walk:ModelsWalk", "A text through a Llama, tensor by tensor"),
+    "models diff": ("models_diff:ModelsDiff", "What changed from one model to another"),
+    "models verify": ("models_verify:ModelsVerify", "Compare a checkpoint with transformers: logits and greedy text"),
     "runs list": ("runs:RunsList", "Training runs on this machine"),
     "runs show": ("runs:RunsShow", "One run's settings, curve and samples"),
     "runs compare": ("runs:RunsCompare", "Several runs side by side"),
@@ -108,6 +110,11 @@ def _main(argv: list[str] | None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+    except OSError as error:
+        if error.filename is None:  # nothing that the user named
+            raise
+        print(f"groundup: {str(error.filename)[:200]}: {(error.strerror or 'cannot be used').lower()}", file=sys.stderr)
+        return 1
 
 
 def _run(words: list[str]) -> int:

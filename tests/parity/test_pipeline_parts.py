@@ -2,7 +2,9 @@
 
 import base64
 import contextlib
+import itertools
 import json
+import struct
 import unicodedata
 
 import pytest
@@ -20,6 +22,7 @@ from groundup.tokenizers.pipeline.oniguruma import compile_pattern, translate
 from groundup.tokenizers.pipeline.parts import Part
 from groundup.tokenizers.pipeline.pre_tokenizers import read_pre_tokenizer, split
 from groundup.tokenizers.pipeline.reading import read_pipeline
+from groundup.tokenizers.sentencepiece.tokenizer import SentencePiece
 from tokenizer_stacks import OLD_CHARACTERS, charsmap, precompiled
 
 OLD = st.sampled_from(OLD_CHARACTERS)
@@ -295,6 +298,74 @@ def test_the_table_of_replacements_holds_the_rule(rule):
         character = chr(code)
         ours = found.shortest(character.encode("utf-8"))
         assert (character if ours is None else ours) == normalizer.Normalize(character), hex(code)
+
+
+def double_array(rules, scaled):
+    """A table of replacements whose offsets are all multiples of 256, written so (bit 9) or in full."""
+    texts, root, units, blocks = b"", {}, {}, itertools.count(1)
+    for key, new in rules.items():
+        node = root
+        for byte in key.encode("utf-8"):
+            node = node.setdefault(byte, {})
+        node[0] = len(texts)
+        texts += new.encode("utf-8") + b"\0"
+
+    def place(unit, node):
+        base = next(blocks) << 8 | unit & 255
+        offset = unit ^ base
+        units[unit] |= (offset >> 8 << 10 | 1 << 9 if scaled else offset << 10) | (0 in node) << 8
+        for byte, below in node.items():
+            units[base ^ byte] = byte or 1 << 31 | below
+            if byte:
+                place(base ^ byte, below)
+
+    units[0] = 0
+    place(0, root)
+    row = [units.get(unit, 0) for unit in range((max(units) | 255) + 1)]
+    return struct.pack(f"<I{len(row)}I", 4 * len(row), *row) + texts
+
+
+@pytest.mark.row("TOK-17", reference="tokenizers, sentencepiece")
+@pytest.mark.parametrize("scaled", [True, False])
+def test_far_children_are_found(scaled):
+    """Offsets of 2**21 units and more are only written times 256."""
+    import sentencepiece
+
+    from groundup.tokenizers.formats.sentencepiece_proto import ModelFile, NormalizerSpec, Piece, PieceType
+
+    rules = {"a": "12", "ab": "3", "abcd": "", "é": "e", "日": "day ", "日本": "Japan"}
+    data = double_array(rules, scaled)
+    table = CharsMap(data)
+    assert dict(table.rules()) == rules
+    for key, new in rules.items():
+        assert table.longest(f"x{key}", 1) == (len(key), new)
+    assert table.shortest(b"abcd") == "12"
+    # A NUL, which ends keys inside the table, is a character like others in a text.
+    assert table.longest("abc\0d", 0) == (2, "3")
+    text = "xa abc abcd é 日本日 ba"
+    assert {1, 3, 7, 12, 14, 16, 19} <= {match.start() for match in table.starts.finditer(text)}
+    theirs = library_normalizers.Precompiled(data)
+    assert precompiled_of(data).apply(text) == theirs.normalize_str(text)
+    spec = NormalizerSpec("own", data, add_dummy_prefix=False, remove_extra_whitespaces=False)
+    pieces = [Piece("<unk>", 0.0, PieceType.UNKNOWN), *(Piece(c, -1.0) for c in sorted(set("▁12345eJapndyxbc")))]
+    file = ModelFile(pieces, normalizer=spec)
+    reference = sentencepiece.SentencePieceProcessor(model_proto=file.to_bytes())
+    assert SentencePiece(file).normalizer(text) == reference.Normalize(text)
+
+
+def test_a_rule_without_its_replacement_is_damage():
+    data = double_array({"a": "b"}, True)
+    assert dict(CharsMap(data).rules()) == {"a": "b"}
+    (size,) = struct.unpack_from("<I", data)
+    row = struct.unpack_from(f"<{size // 4}I", data, 4)
+    units = struct.pack(f"<I{len(row)}I", size, *(unit & 0x7FFFFFFF for unit in row))
+    with pytest.raises(CheckpointError, match="a rule has no replacement"):
+        CharsMap(units + data[4 + size :]).longest("a", 0)
+
+
+def precompiled_of(data):
+    settings = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(data).decode()}
+    return read_normalizer(Part(settings, "part"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """SentencePiece: files, encoding, decoding and training against the sentencepiece library."""
 
 import io
+import itertools
 import random
 from pathlib import Path
 
@@ -80,6 +81,29 @@ def lines(shared) -> list[str]:
 @pytest.fixture(scope="module")
 def sample(lines) -> list[str]:
     return [line for line in random.Random(1).sample(lines, 1500) if "\0" not in line]
+
+
+@pytest.mark.parametrize("byte_fallback", [True, False])
+@pytest.mark.parametrize("remove", [True, False])
+@pytest.mark.parametrize("prefix", [True, False])
+def test_every_short_row_of_ids_is_decoded_as_the_library_does(prefix, remove, byte_fallback):
+    """Control tokens, unknown ones, bytes whole and broken, spaces: each beside each."""
+    bytes_ = [Piece(f"<0x{byte:02X}>", 0.0, PieceType.BYTE) for byte in range(256)] * byte_fallback
+    plain = [Piece(text, -1.0) for text in ("\u2581", "\u2581the", "the", "\u2581\u2581", "\u2581a\u2581")]
+    start = [Piece("<unk>", 0.0, PieceType.UNKNOWN), Piece("<s>", 0.0, PieceType.CONTROL)]
+    file = ModelFile(
+        [*start, *plain, Piece("<sep>", 0.0, PieceType.USER_DEFINED), *bytes_],
+        TrainerSpec(byte_fallback=byte_fallback),
+        NormalizerSpec(add_dummy_prefix=prefix, remove_extra_whitespaces=remove),
+    )
+    ours, theirs = SentencePiece(file), sentencepiece.SentencePieceProcessor(model_proto=file.to_bytes())
+    ids = [
+        *range(8),
+        *(theirs.PieceToId(f"<0x{byte:02X}>") for byte in (0x41, 0xC3, 0xB6, 0xE2, 0x82) if byte_fallback),
+    ]
+    for size in (1, 2, 3):
+        for row in map(list, itertools.product(ids, repeat=size)):
+            assert ours.decode(row, skip_special=True) == theirs.Decode(row), row
 
 
 @pytest.mark.row("TOK-16", reference="sentencepiece")

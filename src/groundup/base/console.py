@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -31,6 +32,21 @@ def warn(*parts: object) -> None:
     tqdm.write("warning: " + " ".join(map(str, parts)), file=sys.stderr)
 
 
+def visible(text: str, keep: str = "\n") -> str:
+    r"""Text for people's eyes: whatever is not printable, but for `keep`, is spelled as Python does (`\x1b`).
+
+    So a text can neither move the cursor nor write over what stands there, and what cannot be seen is seen.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+def in_colour() -> bool:
+    """Whether to write colours: to a terminal, unless NO_COLOR is set (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
 def progress(items: Iterable | None = None, *, total: int | None = None, label: str = "", unit: str = "it") -> Any:
     """A progress bar on stderr; silent where stderr is not a terminal."""
     return tqdm(
@@ -39,9 +55,9 @@ def progress(items: Iterable | None = None, *, total: int | None = None, label: 
 
 
 def table(rows: Iterable[Iterable[object]], header: Iterable[object]) -> str:
-    """Rows as aligned text; numbers are set flush right."""
-    body = [[str(cell) for cell in row] for row in rows]
-    head = [str(cell) for cell in header]
+    """Rows as aligned text; numbers are set flush right, and characters that are not printable are spelled."""
+    body = [[visible(str(cell), keep="") for cell in row] for row in rows]
+    head = [visible(str(cell), keep="") for cell in header]
     widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
     right = [all(_is_number(row[i]) for row in body) and bool(body) for i in range(len(head))]
 

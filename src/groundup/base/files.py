@@ -30,6 +30,21 @@ _REASONS = {
     errno.EPERM: "permission is denied",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a part of the path is a file, not a folder",
+    errno.ENOENT: "there is no such folder, and none can be made there",
+    errno.EISDIR: "a folder of that name is there",
+    errno.ENOTEMPTY: "a folder of that name is there, and it is not empty",
+    errno.ENAMETOOLONG: "the name is longer than the file system allows",
+    errno.ELOOP: "symbolic links on the way lead in a circle",
+    errno.EINVAL: "the file system does not allow this name",
+    errno.EILSEQ: "the file system does not allow this name",
+    errno.EBUSY: "something else uses it",
+    errno.ENXIO: "it is no place for files",
+    errno.ENODEV: "it is no place for files",
+    errno.ENOTSUP: "the file system does not support it",
+    errno.EIO: "the disk reports an error",
+    errno.ESTALE: "the network disk is gone",
+    errno.EMFILE: "too many files are open (`ulimit -n`)",
+    errno.ENFILE: "too many files are open",
 }
 
 
@@ -52,7 +67,35 @@ def _concerns_another_file(error: OSError, path: Path) -> bool:
     if error.filename is None:
         return False
     named, target = Path(os.path.abspath(os.fsdecode(error.filename))), Path(os.path.abspath(path))
-    return not (named.is_relative_to(target.parent) or target.is_relative_to(named))
+    above = target.is_relative_to(named)
+    if error.errno == errno.ENOENT and not above:
+        # What lacks is a file that was to be read, unless it is the one written to.
+        return named.parent != target.parent or not named.name.startswith(f".{target.name}.")
+    return not (above or named.is_relative_to(target.parent))
+
+
+def check_writable(folder: str | Path) -> None:
+    """Refuse a folder that cannot be written, before work is spent on what it should hold.
+
+    A file is made in it and removed; folders that were lacking are made for that, and removed again.
+
+    Raises:
+        GroundupError: the folder cannot be made or written; the message says why.
+    """
+    folder, made = Path(folder), []
+    with explain_write_errors(folder):
+        try:
+            for path in reversed([folder, *folder.parents]):
+                if not path.exists():
+                    path.mkdir()
+                    made.append(path)
+            probe = folder / f".{secrets.token_hex(4)}.partial"
+            probe.touch(exist_ok=False)
+            probe.unlink()
+        finally:
+            for path in reversed(made):
+                with contextlib.suppress(OSError):  # somebody else has begun to use it
+                    path.rmdir()
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
@@ -172,6 +215,13 @@ def safe_join(folder: str | Path, name: str, also: Path | None = None) -> Path:
     return target
 
 
+def no_file(path: Path) -> str:
+    """What to say where `path` is no file that can be read: there is none, or something else."""
+    if path.is_dir():
+        return f"{path} is a folder: name a file"
+    return f"{path} is not a regular file" if path.exists() else f"no file at {path}"
+
+
 def read_json(path: str | Path, max_bytes: int = MAX_JSON_BYTES, max_depth: int = MAX_JSON_DEPTH) -> Any:
     """The value in a JSON file (UTF-8; a byte order mark is skipped).
 
@@ -183,7 +233,7 @@ def read_json(path: str | Path, max_bytes: int = MAX_JSON_BYTES, max_depth: int 
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no file at {path}")
+        raise CheckpointError(no_file(path))
     with open(path, "rb") as file:
         raw = file.read(max_bytes + 1)
     if len(raw) > max_bytes:

@@ -15,7 +15,7 @@ from pydantic_settings import CliPositionalArg
 
 from groundup.base.console import as_size, say, warn
 from groundup.base.errors import CheckpointError, UsageError
-from groundup.base.files import atomic_folder, read_json
+from groundup.base.files import atomic_folder, check_writable, explain_write_errors, read_json
 from groundup.commands.command import Command
 from groundup.commands.probe import NEW_TOKENS, greedy, probe_prompts, tokenizer_beside
 
@@ -70,6 +70,7 @@ class ExportHF(Command):
         source = model_of(self.source)
         target = Path(os.path.abspath(self.out_dir.expanduser()))
         check_target(target, source, self.overwrite)
+        check_writable(target)
         from groundup.models.hub import load_model, save_model
 
         say(f"loading {source}")
@@ -125,8 +126,9 @@ class ExportWeights(Command):
         from groundup.models.formats.formats import open_weights
         from groundup.models.formats.writing import write_weights
 
-        with open_weights(self.source) as weights:
-            target = write_weights(weights, self.target.expanduser(), read_size(self.max_shard_size))
+        target = self.target.expanduser()
+        with explain_write_errors(target), open_weights(self.source) as weights:
+            target = write_weights(weights, target, read_size(self.max_shard_size))
             tensors, nbytes = len(weights.names()), weights.nbytes
         say(f"written to {target}: {tensors:,} tensors, {as_size(nbytes)}")
         return {"source": self.source, "target": str(target), "tensors": tensors, "bytes": nbytes}
@@ -194,10 +196,11 @@ def check_target(target: Path, source: str, overwrite: bool) -> None:
     Raises:
         UsageError: saying which, and what to do.
     """
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{target} is a file: give a folder to --out-dir")
-    if not target.is_dir() or not any(target.iterdir()):
-        return
+    with explain_write_errors(target):
+        if target.exists() and not target.is_dir():
+            raise UsageError(f"{target} is a file: give a folder to --out-dir")
+        if not target.is_dir() or not any(target.iterdir()):
+            return
     if not overwrite:
         raise UsageError(f"{target} is not empty: choose another folder, or say --overwrite to replace it")
     origin = Path(source).expanduser()

@@ -1,6 +1,8 @@
 """`groundup tokenizer train|encode|decode`, and what all tokenizer commands share."""
 
 import itertools
+import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -9,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_settings import CliPositionalArg
 
-from groundup.base.console import progress, say, warn
+from groundup.base.console import progress, say, visible, warn
 from groundup.base.errors import DataError, GroundupError, UsageError
+from groundup.base.files import check_writable, explain_write_errors, no_file
 from groundup.commands.command import Command
 from groundup.data.config import SourceConfig
+from groundup.data.problems import ColumnError
 from groundup.tokenizers.registry import AnyTokenizer, ByteBPEConfig
 from groundup.tokenizers.tokenizer import Tokenizer
 
@@ -44,7 +48,7 @@ class TokenizerTrain(Command, SourceConfig):
         say(f"written to {self.out_dir}; try: groundup tokenizer inspect {self.out_dir}")
         return {
             "folder": str(self.out_dir),
-            "kind": trained.kind,
+            "kind": trained.algorithm,
             "vocab_size": trained.vocab_size,
             "documents": documents,
             "bytes": size,
@@ -70,8 +74,25 @@ class TokenizerTrain(Command, SourceConfig):
                 bar.total = total
                 bar.update(done - bar.n)
 
-            trained = self.tokenizer.train(texts(), progress=advance)
+            try:
+                trained = self.tokenizer.train(texts(), progress=advance)
+            except ColumnError as error:
+                example = f". For example: {self._as_command(error.columns[0])}" if error.columns else ""
+                raise DataError(f"{error}{example}") from None
         return trained, len(sizes), sum(sizes)
+
+    def _as_command(self, column: str) -> str:
+        """This command with another column, as one types it."""
+        words = ["groundup", "tokenizer", "train", *self.sources, "--column", column, "--out-dir", str(self.out_dir)]
+        given = self.tokenizer.model_dump(mode="json", exclude_defaults=True)
+        chosen = {"kind": self.tokenizer.kind} if self.tokenizer.kind != ByteBPEConfig().kind else {}
+        for name, value in (chosen | given).items():
+            option = f"tokenizer.{name.replace('_', '-')}"
+            if isinstance(value, bool):
+                words.append(f"--{option}" if value else f"--no-{option}")
+            else:
+                words += [f"--{option}", value if isinstance(value, str) else json.dumps(value)]
+        return shlex.join(words)
 
     def _documents(self) -> "Iterator[Document]":
         from groundup.data.load import read_source  # loads numpy and torch, which --help need not wait for
@@ -139,14 +160,14 @@ class TokenizerDecode(WithText):
     """Leave special tokens out."""
 
     def run(self) -> dict[str, Any]:
-        """Print the text."""
+        """Print the text: as it is to a file or pipe; on a terminal with what could steer it spelled."""
         tokenizer = load(self.path, self.pattern)
         words = self.read(self.ids).replace(",", " ").strip("[] \n").split()
         wrong = next((word for word in words if not (word.isascii() and word.isdigit())), None)
         if wrong is not None:
             raise UsageError(f"{wrong!r} is not a token id: whole numbers separated by spaces or commas are expected")
         text = tokenizer.decode([int(word) for word in words], skip_special=self.skip_special)
-        say(text)
+        say(visible(text, keep="\n\t") if sys.stdout.isatty() else text)
         return {"text": text}
 
 
@@ -154,10 +175,12 @@ def refuse_full(folder: Path) -> None:
     """A folder to write must not be there, or be empty: what is in it may belong to a model.
 
     Raises:
-        GroundupError: it holds something, or is a file.
+        GroundupError: it holds something, is a file, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise GroundupError(f"{folder} exists already: choose another folder (--out-dir), or remove it first")
+    with explain_write_errors(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise GroundupError(f"{folder} exists already: choose another folder (--out-dir), or remove it first")
+    check_writable(folder)
 
 
 def load(path: str, pattern: str | None = None) -> Tokenizer:
@@ -174,7 +197,7 @@ def read_text(path: Path) -> str:
         DataError: no such file, or not UTF-8; the message names the byte and line.
     """
     if not path.is_file():
-        raise DataError(f"no file at {path}")
+        raise DataError(no_file(path))
     raw = path.read_bytes()
     try:
         return raw.decode("utf-8")

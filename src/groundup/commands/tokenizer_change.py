@@ -8,6 +8,7 @@ from pydantic_settings import CliPositionalArg
 
 from groundup.base.console import say, warn
 from groundup.base.errors import UsageError
+from groundup.base.files import check_writable
 from groundup.commands.command import Command
 from groundup.commands.tokenizer import load, refuse_full
 
@@ -34,12 +35,13 @@ class TokenizerConvert(Command):
         """Write, and say what the files cannot tell."""
         from groundup.tokenizers.conversion import FORMS, convert
 
+        check_writable(self.out_dir)
         tokenizer = load(self.path, self.pattern)
         lost = convert(tokenizer, self.to, self.out_dir, lossy=self.lossy)
         for what in lost:
             warn(f"not in these files: {what}")
         say(f"written to {self.out_dir / FORMS[self.to].file}")
-        return {"folder": str(self.out_dir), "form": self.to, "kind": tokenizer.kind, "lost": lost}
+        return {"folder": str(self.out_dir), "form": self.to, "kind": tokenizer.algorithm, "lost": lost}
 
 
 class TokenizerExtend(Command):

@@ -1,16 +1,17 @@
 """`groundup tokenizer chat`: what a conversation becomes: text, ids, and which of them the assistant says."""
 
-import os
 import sys
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic_settings import CliPositionalArg
 
-from groundup.base.console import say, table
+from groundup.base.console import in_colour, say, table, visible
 from groundup.base.errors import DataError, UsageError
-from groundup.base.files import parse_json, read_json
+from groundup.base.files import no_file, parse_json, read_json
 from groundup.commands.command import Command
+from groundup.tokenizers.chat.builtin import TEMPLATES
 
 if TYPE_CHECKING:
     from groundup.tokenizers.chat.render import ChatIds
@@ -21,9 +22,10 @@ GREEN, DIM, BOLD, PLAIN = "\033[32m", "\033[2m", "\033[1m", "\033[0m"
 
 
 class TokenizerChat(Command):
-    """A conversation as text, ids and loss mask, by the tokenizer's chat template or a built-in one.
+    r"""A conversation as text, ids and loss mask, by the tokenizer's chat template or a built-in one.
 
-    On a terminal the assistant's words, those that the loss counts, are green, and control tokens are bold.
+    On a terminal the assistant's words, those that the loss counts, are green, and control tokens are bold. Characters
+    that cannot be seen are spelled (`\x1b`) in what is shown; ids and `--json` are exact.
     """
 
     path: CliPositionalArg[str]
@@ -55,10 +57,14 @@ class TokenizerChat(Command):
         if self.tools is not None:
             conversation["tools"] = read_json(self.tools)
         found = render_chat(
-            tokenizer, add_generation_prompt=self.generation_prompt, template=self._template(), turns=self.turns,
-            infer_mask=self.infer_mask, **conversation,
-        )  # fmt: skip
-        say(coloured(tokenizer, found) if colours() else found.text)
+            tokenizer,
+            add_generation_prompt=self.generation_prompt,
+            template=self._template(tokenizer.chat_templates),
+            turns=self.turns,
+            infer_mask=self.infer_mask,
+            **conversation,
+        )
+        say(coloured(tokenizer, found) if in_colour() else visible(found.text))
         rows = list(token_rows(tokenizer, found))
         if self.tokens:
             say("\n" + table(rows, ("id", "token", "said", "message")))
@@ -67,10 +73,19 @@ class TokenizerChat(Command):
         say(f"\n{len(found.ids)} tokens, {counted}")
         return {"text": found.text, "ids": found.ids, "mask": found.mask, "speakers": found.speakers}
 
-    def _template(self) -> str | None:
-        path = Path(self.template or "")
-        if self.template is None or not (path.suffix or "/" in self.template) or not path.is_file():
+    def _template(self, named: Container[str]) -> str | None:
+        """The name or Jinja text; what has an ending or a slash is a file, if the tokenizer has none of that name."""
+        if self.template is None or self.template in named:
             return self.template
+        path = Path(self.template)
+        if (
+            "{" in self.template
+            or not (path.suffix[1:].isalpha() or "/" in self.template)
+            or self.template in TEMPLATES
+        ):
+            return self.template
+        if not path.is_file():
+            raise UsageError(f"--template: {no_file(path)}, and no built-in template has that name")
         from groundup.tokenizers.chat.files import read_file
 
         return read_file(path)
@@ -107,13 +122,8 @@ def token_rows(tokenizer: "Tokenizer", found: "ChatIds") -> Any:
         yield number, repr(tokenizer.token(number)), "yes" if counts else "", "" if speaker < 0 else speaker
 
 
-def colours() -> bool:
-    """Whether the terminal shows colours."""
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
-
-
 def coloured(tokenizer: "Tokenizer", found: "ChatIds") -> str:
-    """The decoded text: what counts green, control tokens bold, everything else dim."""
+    """The decoded text: what counts green, control tokens bold, everything else dim; controls are spelled, not sent."""
     mask = found.mask or [0] * len(found.ids)
     special = set(tokenizer.special_tokens.values())
     styles = [
@@ -122,6 +132,6 @@ def coloured(tokenizer: "Tokenizer", found: "ChatIds") -> str:
     shown, start = [], 0
     for end in range(1, len(styles) + 1):
         if end == len(styles) or styles[end] != styles[start]:
-            shown.append(f"{styles[start]}{tokenizer.decode(found.ids[start:end])}{PLAIN}")
+            shown.append(f"{styles[start]}{visible(tokenizer.decode(found.ids[start:end]))}{PLAIN}")
             start = end
     return "".join(shown)

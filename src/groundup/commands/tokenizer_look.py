@@ -1,13 +1,12 @@
 """`groundup tokenizer inspect|compare`: what a tokenizer holds, one token's history, several on one text."""
 
-import os
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from groundup.base.console import say, table, warn
+from groundup.base.console import in_colour, say, table, visible, warn
 from groundup.base.errors import UsageError
 from groundup.commands.tokenizer import WithText, load
 from groundup.tokenizers.tokenizer import Tokenizer
@@ -78,7 +77,7 @@ def tell(found: "History") -> str:
     ]
     lines = [table(facts, ("what", "value"))]
     if found.start:
-        lines.append(f"\nfrom {' '.join(found.start)}")
+        lines.append(f"\nfrom {visible(' '.join(found.start))}")
         rows = [(step.rank, f"{step.left} + {step.right}", " ".join(step.state)) for step in found.merges]
         lines.append(table(rows, ("rank", "merge", "symbols after it")) if rows else "no merge builds it")
     if not found.whole:
@@ -97,7 +96,7 @@ class TokenizerCompare(WithText):
     """The text to compare on."""
     pattern: str | None = None
     """How text is cut, for those of the files that do not say it."""
-    pieces: int = 400
+    pieces: int = Field(default=400, ge=0)
     """How many characters of the text to show cut into tokens; 0 for none."""
 
     def run(self) -> dict[str, Any]:
@@ -142,7 +141,7 @@ class TokenizerCompare(WithText):
     def _show_pieces(self, tokenizers: dict[str, Tokenizer], measured: "list[Measured]", text: str) -> None:
         from groundup.tokenizers.comparison import pieces
 
-        colour = coloured()
+        colour = in_colour()
         for row in measured if self.pieces > 0 else []:
             if row.error is None:
                 tokenizer = tokenizers[row.name]
@@ -197,14 +196,9 @@ def as_json(row: "Measured") -> dict[str, Any]:
     }
 
 
-def coloured() -> bool:
-    """Whether to write colours: to a terminal, unless NO_COLOR is set."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-
 def paint(pieces: Iterable[str], colour: bool) -> str:
     """Pieces side by side: in turning colours, or with bars between. Control characters are shown, never sent."""
-    shown = ["".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in piece) for piece in pieces]
+    shown = [visible(piece) for piece in pieces]
     if not colour:
         return "|".join(piece.replace("\n", "\\n") for piece in shown)
     return "".join(_paint_one(piece, _COLOURS[i % len(_COLOURS)]) for i, piece in enumerate(shown))
@@ -223,7 +217,7 @@ def describe(tokenizer: Tokenizer) -> dict[str, Any]:
     merges = getattr(tokenizer, "merges", None) or getattr(model, "merges", None) or ()
     added = sum(not token.special for token in tokenizer.added.tokens)
     return {
-        "kind": tokenizer.kind,
+        "kind": tokenizer.algorithm,
         "model": type(model).__name__ if model is not None else type(tokenizer).__name__,
         "vocabulary": tokenizer.vocab_size,
         "tokens": len(tokenizer.vocab),

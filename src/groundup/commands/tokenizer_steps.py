@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from groundup.base.console import say, table
+from groundup.base.console import say, table, visible
 from groundup.commands.command import Command
 from groundup.commands.tokenizer import read_text
 
@@ -61,7 +61,7 @@ def tell(trace: "Trace") -> str:
     heads = ("step", "pair", "count", "new symbol", "used up", "symbols", "as frequent")
     lines = [table(rows, heads)] if rows else ["there is nothing to merge"]
     lines.append("\nwords, the most frequent first:")
-    lines += [f"  {' '.join(word)} ({count})" for word, count in most]
+    lines += [f"  {visible(' '.join(word))} ({count})" for word, count in most]
     return "\n".join(lines)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +34,20 @@ if TYPE_CHECKING:  # for a type checker the members of a union are their base
     from groundup.training.objectives.config import ObjectiveConfig as AnyObjective
 else:
     TokenizerChoice, AnyObjective, AnyModel = AnyTokenizer, one_of(ObjectiveConfig), any_config()
+
+
+# Of a dry run without a tokenizer: characters of each source that are shown, and that a vocabulary is reckoned from.
+SHOWN_TEXT, SAMPLED_TEXT = 200, 1_000_000
+
+
+@dataclass(frozen=True)
+class PlannedTokenizer:
+    """What a model's shape needs to know of a tokenizer that is not trained yet."""
+
+    vocab_size: int
+    bos_id: int | None = None
+    eos_id: int | None = None
+    pad_id: int | None = None
 
 
 class Train(Command):
@@ -85,7 +101,8 @@ class Train(Command):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; None takes all that this process may use."""
     dry_run: bool = False
-    """Print the settings, the size, the memory and the first batch, and end."""
+    """Print the settings, the size, the memory and the first batch, and end. No tokenizer is trained for that: where
+    one would be, the size is reckoned with its vocab_size, and the first texts are shown in place of the batch."""
 
     @model_validator(mode="before")
     @classmethod
@@ -101,6 +118,7 @@ class Train(Command):
         """Train; the run's summary."""
         self._check_sources()
         settings = self.resolved()
+        settings.check_out_dir()
         from groundup.base.allocator import keep_freed_memory
 
         keep_freed_memory()  # before torch allocates
@@ -109,6 +127,8 @@ class Train(Command):
 
         set_threads(self.threads)
         device = choose_device(self.device)
+        if self.dry_run and settings.trains_tokenizer():
+            return settings.describe_untrained(device)
         tokenizer = settings.make_tokenizer()
         data = settings.load_data(tokenizer)
         model = settings.make_model(tokenizer, device)
@@ -132,7 +152,19 @@ class Train(Command):
             if looks_like_path and not Path(source).exists():
                 raise UsageError(f"no data at {source}: get the file, or name another with --data.source PATH")
 
+    def check_out_dir(self) -> None:
+        """Refuse a run folder that cannot be written, before anything is read or learnt."""
+        from groundup.base.files import check_writable
+        from groundup.training.run import Run
+
+        if _first_rank():
+            check_writable(self.training.out_dir or Run.new_path())
+
     # -- the parts ----------------------------------------------------------------------------------------------------
+
+    def trains_tokenizer(self) -> bool:
+        """Whether a tokenizer has to be trained: none is named, and the run folder keeps none."""
+        return (self.tokenizer_from or self.init_from) is None and self._kept_tokenizer() is None
 
     def make_tokenizer(self) -> Tokenizer:
         """Load the tokenizer, or train it on the training documents; the run folder keeps it for a resume."""
@@ -162,15 +194,17 @@ class Train(Command):
         same = all(saved.get(name) == now[name] for name in now)
         return self.training.out_dir / "tokenizer" if same else None
 
-    def _training_texts(self):
+    def _training_texts(self) -> Iterator[str]:
+        return itertools.chain.from_iterable(map(self._texts_of, self.data.source))
+
+    def _texts_of(self, source: str) -> Iterator[str]:
         from groundup.data.load import read_source
         from groundup.data.split import split_documents
 
-        for source in self.data.source:
-            documents = read_source(source, self.data, self.data.seed)
-            for part, document, _ in split_documents(documents, self.data.split):
-                if part == "train":
-                    yield document.text
+        documents = read_source(source, self.data, self.data.seed)
+        for part, document, _ in split_documents(documents, self.data.split):
+            if part == "train":
+                yield document.text
 
     def load_data(self, tokenizer: Tokenizer) -> Data:
         """Tokenize, split and pack."""
@@ -178,7 +212,7 @@ class Train(Command):
 
         return load_data(self.data, tokenizer)  # pyright: ignore[reportArgumentType]  # its vocab_size is a property
 
-    def make_model(self, tokenizer: Tokenizer, device: Any) -> Any:
+    def make_model(self, tokenizer: Tokenizer | PlannedTokenizer, device: Any) -> Any:
         """A new model, the same for the same seed; or the weights of `init_from`."""
         import torch
 
@@ -195,7 +229,7 @@ class Train(Command):
         torch.manual_seed(self.training.seed)
         return build_model(self.model_config_for(tokenizer)).to(device)
 
-    def model_config_for(self, tokenizer: Tokenizer) -> Any:
+    def model_config_for(self, tokenizer: Tokenizer | PlannedTokenizer) -> Any:
         """The model's shape with what tokenizer and data decide."""
         given = self.model.model_fields_set if self.model is not type(self).model_fields["model"].default else set()
         decided: dict[str, Any] = {}
@@ -215,19 +249,46 @@ class Train(Command):
 
     def describe(self, model: Any, tokenizer: Tokenizer, data: Data) -> dict[str, Any]:
         """Print the resolved settings, parameters, memory estimate and the first batch as text."""
-        memory = self.memory(model)
         batch = next(data.loader(self.training.batch_size))
         texts = [tokenizer.decode(ids) for ids in batch["ids"][:4].tolist()]
+        facts = self._describe_sizes(model)
+        for number, text in enumerate(texts):
+            say(f"row {number}: {text!r}")
+        return facts | {"first_batch": texts}
+
+    def describe_untrained(self, device: Any) -> dict[str, Any]:
+        """As `describe` where the tokenizer is still to be trained: it is not, and the first texts are shown."""
+        planned, exact = self._planned_tokenizer()
+        texts = [next(self._texts_of(source), "")[:SHOWN_TEXT] for source in self.data.source]
+        facts = self._describe_sizes(self.make_model(planned, device))
+        kind, sources = getattr(self.tokenizer, "kind", "?"), ", ".join(self.data.source)
+        size = f"{planned.vocab_size:,} ids" + ("" if exact else f" for the first {SAMPLED_TEXT:,} characters alone")
+        say(f"tokenizer: `{kind}` would be trained first, on {sources}; the figures above are for {size}")
+        for source, text in zip(self.data.source, texts, strict=True):
+            say(f"{source} begins: {text!r}")
+        tokenizer = {"kind": kind, "trained": False, "vocab_size": planned.vocab_size, "exact": exact}
+        return facts | {"tokenizer": tokenizer, "first_batch": None, "first_texts": texts}
+
+    def _planned_tokenizer(self) -> tuple[PlannedTokenizer, bool]:
+        """What can be said of the tokenizer beforehand, and whether its size is the one that was asked for.
+
+        Kinds that take every character or word of the text have no size until then: theirs is that of a sample.
+        """
+        wanted = getattr(self.tokenizer, "vocab_size", None)
+        if wanted is not None:
+            return PlannedTokenizer(wanted), True
+        sample = self.tokenizer.train(_beginning(self._training_texts(), SAMPLED_TEXT))
+        return PlannedTokenizer(sample.vocab_size, sample.bos_id, sample.eos_id, sample.pad_id), False
+
+    def _describe_sizes(self, model: Any) -> dict[str, Any]:
+        memory = self.memory(model)
         say(self.to_yaml())
         say(f"parameters: {model.num_parameters():,}")
         say(self._told_memory(memory))
-        for number, text in enumerate(texts):
-            say(f"row {number}: {text!r}")
         return {
             "config": self.model_dump(mode="json"),
             "parameters": model.num_parameters(),
             "memory_bytes": memory.total,
-            "first_batch": texts,
         }
 
     def memory(self, model: Any) -> TrainingMemory:
@@ -292,6 +353,15 @@ class Train(Command):
         if self.tensorboard:
             callbacks.append(TensorBoard())
         return [*callbacks, SaveFinal(), Report(lambda run: write_report(run.path))]
+
+
+def _beginning(texts: Iterable[str], size: int) -> Iterator[str]:
+    """The first texts, until so many characters have come; the last one is cut."""
+    for text in texts:
+        yield text[:size]
+        size -= len(text)
+        if size <= 0:
+            return
 
 
 def state_of(optimizer: Any) -> str:

@@ -1,5 +1,6 @@
 """What to do with input that cannot be used: stop at once, or count it and go on."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -7,6 +8,14 @@ from groundup.base.console import warn
 from groundup.base.errors import DataError
 
 Policy = Literal["error", "skip"]
+
+
+class ColumnError(DataError):
+    """A record lacks the column that was asked for; `columns` are those of its columns that hold text."""
+
+    def __init__(self, message: str, columns: Sequence[str] = ()):
+        super().__init__(message)
+        self.columns = tuple(columns)
 
 
 @dataclass
@@ -24,10 +33,10 @@ class Problems:
     messages: list[str] = field(default_factory=list)
     skipped_files: list[str] = field(default_factory=list)
 
-    def add(self, where: str, what: str) -> None:
-        """Record that the record at `where` ("file:line") cannot be used."""
+    def add(self, where: str, what: str, error: Callable[[str], DataError] = DataError) -> None:
+        """Record that the record at `where` ("file:line") cannot be used; `error` makes an exception of the message."""
         if self.policy == "error":
-            raise DataError(f"{where}: {what}")
+            raise error(f"{where}: {what}")
         self.count += 1
         if len(self.messages) < self.keep:
             self.messages.append(f"{where}: {what}")

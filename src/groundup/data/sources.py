@@ -3,15 +3,17 @@
 import hashlib
 import itertools
 import os
+import shlex
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from groundup.base.errors import DataError, did_you_mean
 from groundup.data.document import Document
 from groundup.data.formats import guess_format, nearest_format, render_record
-from groundup.data.problems import Problems
+from groundup.data.problems import ColumnError, Problems
 from groundup.data.reading import looks_binary, open_bytes, read_lines
 from groundup.data.records import READERS, Record
 
@@ -211,27 +213,19 @@ def _record_documents(
         text = record.get(column)
         if text is None and render:
             text = render_record(record)
-        what = _text_problem(record, text, column)
+        if text is None and column not in record:
+            error = partial(ColumnError, columns=_text_columns(record))
+            problems.add(f"{file}:{line}", _column_problem(record, column, render), error)
+            continue
+        what = _text_problem(text, column)
         if what:
             problems.add(f"{file}:{line}", what)
         elif str(text).strip():
             yield Document(f"{name}:{line}", str(text), {"source": name, "line": line})
 
 
-def _text_problem(record: dict[str, Any], text: Any, column: str) -> str:
+def _text_problem(text: Any, column: str) -> str:
     """What is wrong with a record's text, or nothing."""
-    if column not in record and text is None:
-        columns = ", ".join(record) or "none"
-        found = guess_format(record)
-        if found and found != "text":
-            return (
-                f"no column `{column}`; the columns ({columns}) are those of the {found} format. "
-                "Set `render` to read it as plain text, or use it for fine-tuning"
-            )
-        return (
-            f"no column `{column}`; found: {columns}. The nearest known format is {nearest_format(record)}; "
-            "`column` names another text column"
-        )
     if not isinstance(text, str):
         return f"the column `{column}` holds {type(text).__name__}, not text"
     if "\0" in text:
@@ -239,6 +233,22 @@ def _text_problem(record: dict[str, Any], text: Any, column: str) -> str:
     if not _encodable(text):
         return f"the column `{column}` holds half of a surrogate pair, which no text file can hold"
     return ""
+
+
+def _text_columns(record: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in record.items() if isinstance(value, str)]
+
+
+def _column_problem(record: dict[str, Any], column: str, render: bool) -> str:
+    """That the column is not there; which are, and what to write instead."""
+    found, able = guess_format(record), _text_columns(record)
+    known = found is not None and found != "text"
+    what = f"no column `{column}`; found: {', '.join(record) or 'none'}"
+    form = f", the {found} format" if known else f". The nearest known format is {nearest_format(record)}"
+    ways = [f"Choose a column: `--column {shlex.quote(name)}` (in a recipe `data.column`)" for name in able[:1]]
+    if known and not render:
+        ways.append("Read records as plain text: `--render` (`data.render`)")
+    return f"{what}{form}. {'. '.join(ways) or 'None of them holds text'}"
 
 
 def _encodable(text: str) -> bool:

@@ -1,5 +1,7 @@
 """How a block joins its parts."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from groundup.layers.context import Context
@@ -15,6 +17,11 @@ class Block(nn.Module):
     Args:
         norm1, attn, norm2, mlp: the parts.
         attn_dropout, mlp_dropout: dropout of the two branches before they are added.
+    """
+
+    layout: ClassVar[str] = "( norm1 attn + ( norm2 mlp +"
+    """For drawings: parts in order, `(` where a branch leaves the stream, `+` where it is added again, `a|b` for parts
+    that work side by side.
     """
 
     def __init__(
@@ -40,6 +47,8 @@ class PostBranchNormBlock(Block):
     """Each branch is normalised at its end: x + norm1(attn(x)), then x + norm2(mlp(x)) (Liu et al. 2021, Swin V2; OLMo
     2, 2024). The stream itself passes unnormalised, as in a pre-norm block.
     """
+
+    layout = "( attn norm1 + ( mlp norm2 +"
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.norm1(self.attn(x, context)))

@@ -81,7 +81,7 @@ def compare(tokenizers: Mapping[str, Tokenizer], text: str) -> list[Measured]:
 def measure(name: str, tokenizer: Tokenizer, text: str) -> Measured:
     """One tokenizer's figures."""
     size, covered = len(text.encode("utf-8", errors="replace")), coverage(tokenizer, text)
-    fixed = {"name": name, "kind": tokenizer.kind, "vocabulary": tokenizer.vocab_size, "coverage": covered}
+    fixed = {"name": name, "kind": tokenizer.algorithm, "vocabulary": tokenizer.vocab_size, "coverage": covered}
     try:
         ids, seconds = _timed(tokenizer, text)
     except UsageError as error:

@@ -96,7 +96,8 @@ def convert(
     if kinds and tokenizer.kind not in kinds:
         able = [name for name, other in FORMS.items() if not other.kinds or tokenizer.kind in other.kinds]
         raise UsageError(
-            f"a {tokenizer.kind} tokenizer cannot be written as `{form}`, which is for {', '.join(kinds)}; "
+            f"a {tokenizer.algorithm} tokenizer cannot be written as `{form}`, which is for "
+            f"{', '.join('BERT' if kind == 'pipeline' else kind for kind in kinds)}; "
             f"it can be written as: {', '.join(able)}"
         )
     with tempfile.TemporaryDirectory() as place:

@@ -101,9 +101,11 @@ def merge_vocabularies(first: Tokenizer, second: Tokenizer) -> Tokenizer:
         UsageError: two kinds, a kind that cannot be merged, or nothing new in the second.
     """
     if first.kind != second.kind:
-        raise UsageError(f"a {first.kind} and a {second.kind} vocabulary cannot be merged: give two of one kind")
+        raise UsageError(
+            f"a {first.algorithm} and a {second.algorithm} vocabulary cannot be merged: give two of one kind"
+        )
     if first.kind not in _MERGED:
-        raise UsageError(f"{first.kind} vocabularies cannot be merged; {', '.join(_MERGED)} can")
+        raise UsageError(f"{first.algorithm} vocabularies cannot be merged; {', '.join(_MERGED)} can")
     merged = _MERGED[first.kind](first, second)
     merged.chat_templates = dict(first.chat_templates)
     if len(merged.vocab) == len(first.vocab):

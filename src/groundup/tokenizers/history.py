@@ -85,7 +85,7 @@ def history(tokenizer: Tokenizer, id: int) -> History:
     built = _build(start, rank, prefix) if rank else ()
     whole = len(built[-1].state if built else start) <= 1
     notes = (*_parts(tokenizer, id), *_of_model(tokenizer, token, id))
-    return History(id, token, tokenizer.token_bytes(id), tokenizer.kind, sort, start, built, whole, notes)
+    return History(id, token, tokenizer.token_bytes(id), tokenizer.algorithm, sort, start, built, whole, notes)
 
 
 def rank_of(tokenizer: Tokenizer) -> Rank | None:

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from groundup.base.errors import CheckpointError, GroundupError
-from groundup.base.files import atomic_file, atomic_folder, read_json, safe_join, sha256, write_atomic
+from groundup.base.files import atomic_file, atomic_folder, check_writable, read_json, safe_join, sha256, write_atomic
 
 
 @contextlib.contextmanager
@@ -75,6 +75,53 @@ def test_paths_that_cannot_be_written(tmp_path, monkeypatch):
     for path in ("file/below", tmp_path / "file" / "deep" / "below"):
         with pytest.raises(GroundupError, match=r"cannot write .*a file, not a folder"):
             write_atomic(path, "x")
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("/proc/groundup", "there is no such folder"),
+        ("/proc/self/groundup/deep", "there is no such folder"),
+        ("a" * 300, "the name is longer"),
+        ("file", "a file, not a folder"),
+        ("file/deep", "a file, not a folder"),
+        ("loop/deep", "a file, not a folder|in a circle"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_said_beforehand(tmp_path, monkeypatch, place, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(GroundupError, match=f"cannot write {place}: .*({reason})"):
+        check_writable(place)
+    if place.startswith("/proc"):
+        for write in (lambda: write_atomic(place, "x"), lambda: atomic_folder(place).__enter__()):
+            with pytest.raises(GroundupError, match=f"cannot write {place}: there is no such folder"):
+                write()
+    assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
+
+
+def test_looking_whether_a_folder_can_be_written_leaves_nothing(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "kept").write_text("1")
+    check_writable(tmp_path / "full")
+    assert os.listdir(tmp_path) == ["full"]
+    assert os.listdir(tmp_path / "full") == ["kept"]
+
+
+def test_a_file_that_was_to_be_read_is_not_a_failed_write(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "d") as folder:
+        (folder / "weights").read_bytes()
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "f"):
+        (tmp_path / "source").read_bytes()
+
+
+def test_what_is_no_file_is_told_apart(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, what in (("", "is a folder: name a file"), ("pipe", "is not a regular file"), ("none", "no file at")):
+        with pytest.raises(CheckpointError, match=what):
+            read_json(tmp_path / name)
 
 
 def test_folder_is_whole_or_the_old_one(tmp_path):

@@ -127,7 +127,7 @@ def test_verify_passes_a_sound_checkpoint(folder, capsys):
 
 def test_verify_confirms_a_row_by_the_known_text_and_not_by_shape(folder, capsys, monkeypatch):
     """Random weights of a published shape are "same shape"; those that write the known text confirm the row."""
-    from groundup.commands import models
+    from groundup.commands import models_verify as models
     from groundup.commands.probe import greedy
     from groundup.tokenizers.hub import load_tokenizer
 
@@ -183,7 +183,7 @@ def test_verify_says_how_to_verify_what_transformers_cannot_read(folder, capsys)
 
 
 def test_published_sizes_are_recognised():
-    from groundup.commands.models import published_size
+    from groundup.commands.models_verify import published_size
     from groundup.models.catalogue import config_of_size
 
     assert published_size(config_of_size("gpt2-xl")) == "gpt2-xl"

@@ -197,7 +197,10 @@ def test_deep_and_long_messages(tokenizer):
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(UsageError, match=r"deep|JSON"):
-        render_chat(tokenizer, [{"role": "user", "content": deep}], template="{{ messages[0].content }}")
+        render_chat(tokenizer, [{"role": "user", "content": [{"text": deep}]}], template="{{ messages[0].content }}")
+    for message in ({"role": deep}, {"role": "user", "content": deep}, {"role": "tool", "content": deep}):
+        with pytest.raises(UsageError, match=r"role|parts|deep|JSON"):
+            render_chat(tokenizer, [message | {"train": deep}], template="{{ messages[0].content }}")
     long = [{"role": "user", "content": "ab " * 300_000}]
     found = render_chat(tokenizer, long, template="{{ messages[0].content }}")
     assert len(found.text) == 900_000

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from chat_families import CALL, TALK, TOOL_TALK, WEATHER, tokenizer_of
+from groundup.base import console
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.cli import main
 from groundup.commands import tokenizer_chat
@@ -167,10 +168,62 @@ def test_the_command_colours_what_counts(monkeypatch):
     assert "\033[2muser\nHello\033[0m" in shown
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not tokenizer_chat.colours()
+    assert not console.in_colour()
+    monkeypatch.setenv("NO_COLOR", "")
+    assert console.in_colour()
 
 
-@pytest.mark.parametrize("content", ["{", "3", '{"a": []}', '[{"role": 3}]'])
+STEERING = "\x1b[31mred\x07\x9b2J\u202e\r\x7f"
+SPELLED = r"\x1b[31mred\x07\x9b2J\u202e\r\x7f"
+
+
+def shown_safely(text):
+    assert SPELLED in text
+    assert not set(STEERING.replace("[31mred", "").replace("2J", "")) & set(text.replace("\x1b[", ""))
+
+
+def test_what_steers_a_terminal_is_spelled(folder, capsys, monkeypatch):
+    write(folder, "talk.json", [{"role": "user", "content": STEERING}])
+    words = (folder, folder / "talk.json", "--template", "chatml")
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    shown_safely(out)
+    assert "\x1b" not in out
+    monkeypatch.setattr(console.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown_safely(run(capsys, *words)[1])
+    found = json.loads(run(capsys, *words, "--json")[1])
+    assert STEERING in found["text"]
+    assert load_tokenizer(folder).decode(found["ids"]) == found["text"]
+
+
+def test_decode_is_exact_but_on_a_terminal(folder, capsys, monkeypatch):
+    ids = load_tokenizer(folder).encode(STEERING + "\t\na")
+    words = ["tokenizer", "decode", str(folder), *map(str, ids)]
+    assert main(words) == 0
+    assert capsys.readouterr().out == STEERING + "\t\na\n"
+    monkeypatch.setattr(console.sys.stdout, "isatty", lambda: True, raising=False)
+    assert main(words) == 0
+    assert capsys.readouterr().out == SPELLED + "\t\na\n"
+
+
+def test_a_template_that_is_no_file(folder, capsys):
+    write(folder, "talk.json", TALK)
+    file = folder / "talk.json"
+    for name, what in (
+        (folder / "none.jinja", "no file at"),
+        (folder, "is a folder"),
+        ("qwne", "Did you mean `qwen`?"),
+        ("llama-3.2", "Did you mean `llama-3.1`?"),
+    ):
+        code, _, error = run(capsys, folder, file, "--template", name)
+        assert code == 2
+        assert what in error
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "3", '{"a": []}', '[{"role": 3}]', "[]", '{"messages": []}', '[{"role": "user"}]']
+)
 def test_the_command_says_what_is_wrong(folder, capsys, content):
     write(folder, "talk.json", content)
     code, _, error = run(capsys, folder, folder / "talk.json", "--template", "chatml")

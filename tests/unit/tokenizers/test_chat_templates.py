@@ -302,7 +302,7 @@ def test_roles_must_alternate_where_the_family_says_so(name):
 @pytest.mark.parametrize("name", ["chatglm3", "glm-4", "phi-3"])
 def test_unknown_roles_are_refused(name):
     with pytest.raises(UsageError, match="knows the roles"):
-        rendered(name, [{"role": "critic", "content": "a"}])
+        rendered(name, [{"role": "function", "content": "a"}])
 
 
 @pytest.mark.parametrize("name", [name for name, kind in chat_templates.TEMPLATES.items() if not kind.tools])

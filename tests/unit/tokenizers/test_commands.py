@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from groundup.cli import main
+from groundup.commands.tokenizer import TokenizerTrain
 
 
 @pytest.fixture
@@ -68,10 +69,14 @@ def test_inspect_and_compare(folder, capsys, tmp_path):
         (("decode", "FOLDER", "999999"), "not in the vocabulary"),
         (("encode", "FOLDER", "x", "--file", "y"), "not both"),
         (("encode", "FOLDER", "--file", "nowhere.txt"), "no file at nowhere.txt"),
+        (("encode", "FOLDER", "--file", "."), ". is a folder: name a file"),
+        (("encode", "FOLDER/tokenizer_config.json", "x"), "has no `model`: it is not a tokenizer.json"),
+        (("compare", "FOLDER", "--text", "x", "--pieces", "-5"), "greater than or equal to 0"),
+        (("chat", "FOLDER", "FOLDER"), "is a folder: name a file"),
     ],
 )
 def test_wrong_input_is_explained(folder, capsys, words, message):
-    code, _, err = answer(capsys, *(folder if word == "FOLDER" else word for word in words))
+    code, _, err = answer(capsys, *(word.replace("FOLDER", str(folder)) for word in words))
     assert code != 0
     assert message in err
 
@@ -116,6 +121,74 @@ def test_a_folder_that_holds_something_is_not_written_to(folder, capsys, tmp_pat
     (tmp_path / "new").mkdir()
     words = ("train", text, "--out-dir", tmp_path / "new", "--tokenizer.kind", "words")
     assert answer(capsys, *words)[0] == 0
+
+
+@pytest.mark.parametrize("place", ["/proc/groundup", "texts/a.txt/below", "a" * 300])
+@pytest.mark.parametrize("verb", ["train", "convert", "extend"])
+def test_a_folder_that_cannot_be_written_is_one_clear_error(folder, capsys, tmp_path, monkeypatch, verb, place):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(TokenizerTrain, "_train", lambda self: pytest.fail("work before the check"))
+    words = {"train": ["texts"], "convert": [folder], "extend": [folder, "--special", "<|x|>"]}[verb]
+    code, out, err = answer(capsys, verb, *words, "--out-dir", place)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"groundup: cannot write {place}: ")
+    assert err.count("\n") == 1
+
+
+def test_a_name_that_is_no_file_name(folder, capsys):
+    """A text where the tokenizer should stand, for example."""
+    code, out, err = answer(capsys, "encode", "word " * 100, folder)
+    assert (code, out) == (1, "")
+    assert err.startswith("groundup: word word ")
+    assert err.endswith(": file name too long\n")
+
+
+def test_records_without_the_column_show_a_command_that_works(capsys, tmp_path):
+    import shlex
+
+    file = tmp_path / "my talks.jsonl"
+    file.write_text('{"id": 1, "question": "the cat the cat", "answer": "the hat"}\n' * 9)
+    words = (
+        "train",
+        file,
+        "--out-dir",
+        tmp_path / "t",
+        "--tokenizer.kind",
+        "wordpiece",
+        "--tokenizer.vocab-size",
+        "30",
+    )
+    code, _, err = answer(capsys, *words, "--no-tokenizer.lowercase")
+    assert code == 3
+    assert f"{file}:1: no column `text`; found: id, question, answer, the question-answer format. " in err
+    assert "`--render`" in err
+    command = shlex.split(err.partition("For example: ")[2])
+    assert command[:3] == ["groundup", "tokenizer", "train"]
+    assert main([*command[1:], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kind"] == "wordpiece"
+    assert found["vocab_size"] <= 30
+    settings = json.loads((tmp_path / "t" / "tokenizer.json").read_text())["normalizer"]
+    assert settings["lowercase"] is False
+    file.write_text('{"id": 1}\n')
+    err = answer(capsys, *words, "--out-dir", tmp_path / "u")[2]
+    assert "found: id. The nearest known format is text (text). None of them holds text\n" in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "size"), [("wordpiece", "wordpiece", "40"), ("bpe", "bpe", "40"), ("words", "words", None)]
+)
+def test_the_kind_that_is_shown_is_the_one_trained(capsys, tmp_path, kind, shown, size):
+    (tmp_path / "a.txt").write_text("the cat and the hat and the rat\n" * 20)
+    sized = ("--tokenizer.vocab-size", size) if size else ()
+    words = ("train", tmp_path / "a.txt", "--out-dir", tmp_path / "t", "--tokenizer.kind", kind, *sized)
+    assert json.loads(answer(capsys, *words, "--json")[1])["kind"] == shown
+    assert json.loads(answer(capsys, "inspect", tmp_path / "t", "--json")[1])["kind"] == shown
+    compared = json.loads(answer(capsys, "compare", tmp_path / "t", "--text", "the", "--json")[1])
+    assert compared["results"][0]["kind"] == shown
+    assert f"{shown}, " in answer(capsys, "inspect", tmp_path / "t", "--token", "5")[1]
+    err = answer(capsys, "convert", tmp_path / "t", "--to", "rwkv", "--out-dir", tmp_path / "r")[2]
+    assert f"a {shown} tokenizer cannot be written as `rwkv`" in err
 
 
 def test_nothing_to_learn_from_names_the_sources(capsys, tmp_path):

@@ -106,6 +106,24 @@ def test_inconsistent_files(change, message):
         ModelFile.parse(wrong.to_bytes(), "m")
 
 
+@pytest.mark.parametrize("number", [-(2**31), -(2**31) + 1, -1, 0, 2**31 - 1])
+def test_numbers_at_the_border_of_32_bits(number):
+    assert TrainerSpec.read(TrainerSpec(pad_id=number).write(), "m").pad_id == number
+    # A negative one has 10 bytes; the low half alone is read as well.
+    for value in (number, number & 0xFFFFFFFF):
+        assert TrainerSpec.read(protobuf.write_field(43, protobuf.VARINT, value), "m").pad_id == number
+
+
+@pytest.mark.parametrize("missing", [1, 3, 6])
+def test_a_last_field_that_is_cut_off_is_seen(missing):
+    """Also where it claims no more bytes than the file has."""
+    for wire, value in ((protobuf.BYTES, b"abcdef"), (protobuf.FIXED64, b"abcdefgh")):
+        data = protobuf.write_field(9, protobuf.BYTES, b"before") + protobuf.write_field(1, wire, value)
+        assert [found[2] for found in protobuf.fields(data, "m")] == [b"before", value]
+        with pytest.raises(CheckpointError, match=f"field 1 claims {len(value)} bytes, but {len(value) - missing} are"):
+            list(protobuf.fields(data[:-missing], "m"))
+
+
 def test_unknown_fields_are_kept():
     data = model().to_bytes() + protobuf.write_field(250, protobuf.BYTES, b"extension")
     assert ModelFile.parse(data, "m").to_bytes() == data

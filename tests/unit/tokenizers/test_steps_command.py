@@ -60,6 +60,15 @@ def test_the_kind_bpe(tmp_path, capsys):
     assert history["start"] == ["t", "h", "e</w>"]
 
 
+def test_what_steers_a_terminal_is_spelled(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("\x1b[2Jx \x1b[2Jx")
+    assert main(["tokenizer", "steps", str(tmp_path / "a.txt"), "--steps", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "   1  \\x1b + [      2  \\x1b[ " in out
+    assert "  \\x1b[ 2 J x (2)\n" in out
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

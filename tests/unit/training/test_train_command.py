@@ -72,8 +72,65 @@ def test_dry_run_shows_what_would_happen_and_writes_nothing(recipe, tmp_path, ca
     assert shown["config"]["training"]["steps"] == 6
     assert shown["parameters"] > 1000
     assert shown["memory_bytes"] > 4 * shown["parameters"]
-    assert "cat" in "".join(shown["first_batch"])
+    # characters: as many as the text has, with the special token
+    assert shown["tokenizer"] == {"kind": "characters", "trained": False, "vocab_size": 15, "exact": False}
+    assert shown["first_batch"] is None
+    assert shown["first_texts"][0].startswith("the cat")
     assert not (tmp_path / "run").exists()
+    # with a tokenizer that is there: what the model would see
+    assert main(["train", recipe, "--tokenizer-from", "tiny", "--dry-run", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert "cat" in "".join(shown["first_batch"])
+    assert "tokenizer" not in shown
+
+
+def test_a_dry_run_trains_no_tokenizer(recipe, capsys, monkeypatch):
+    """The size is reckoned with the vocabulary that is asked for; it is what the training then has."""
+    from groundup.tokenizers.registry import ByteBPEConfig
+
+    Path(recipe).write_text(Path(recipe).read_text().replace("kind: characters", "kind: byte_bpe, vocab_size: 265"))
+    shown = estimate(recipe, capsys)
+    assert shown["tokenizer"] == {"kind": "byte_bpe", "trained": False, "vocab_size": 265, "exact": True}
+    assert main(["train", recipe, "--out-dir", str(Path(recipe).parent / "run"), "--threads", "1", "--json"]) == 0
+    capsys.readouterr()
+    assert load_model(Path(recipe).parent / "run/final").num_parameters() == shown["parameters"]
+    # a run that has its tokenizer already shows its batch
+    kept = estimate(recipe, capsys, "--out-dir", str(Path(recipe).parent / "run"))
+    assert kept["first_batch"]
+    assert kept["parameters"] == shown["parameters"]
+
+    def refuse(*given, **more):
+        raise AssertionError("a tokenizer was trained")
+
+    monkeypatch.setattr(ByteBPEConfig, "train", refuse)
+    assert main(["train", recipe, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "tokenizer: `byte_bpe` would be trained first, on " in out
+    assert "the figures above are for 265 ids\n" in out
+    assert "begins: 'the cat sat" in out
+    assert main(["train", recipe, "--dry-run", "--model.vocab-size", "20"]) == 2
+    assert "model.vocab_size 20 is below the tokenizer's 265" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_characters_looks_at_a_bounded_part_of_the_text(recipe, capsys, monkeypatch):
+    from groundup.commands import train
+
+    monkeypatch.setattr(train, "SAMPLED_TEXT", 4)
+    assert main(["train", recipe, "--dry-run"]) == 0
+    assert "the figures above are for 5 ids for the first 4 characters alone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["/proc/groundup", "text.txt", "text.txt/below", "a" * 300])
+def test_a_run_folder_that_cannot_be_written_is_said_first(recipe, capsys, monkeypatch, place):
+    from groundup.commands.train import Train
+
+    monkeypatch.chdir(Path(recipe).parent)
+    monkeypatch.setattr(Train, "make_tokenizer", lambda self: pytest.fail("work before the check"))
+    before = sorted(Path().iterdir())
+    for more in ((), ("--dry-run",)):
+        assert main(["train", recipe, "--out-dir", place, *more]) == 1
+        assert f"cannot write {place}: " in capsys.readouterr().err
+    assert sorted(Path().iterdir()) == before
 
 
 def test_missing_data_is_a_usage_error_that_names_the_file(recipe, capsys):

@@ -1,5 +1,6 @@
 """Whose words a template's blocks are, and which turns of the assistant a loss counts."""
 
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -47,7 +48,7 @@ def counted_turns(messages: list[dict[str, Any]], speakers: list[int], turns: Tu
 def _is_marked(place: int, message: Mapping[str, Any]) -> bool:
     for key in ("train", "weight"):
         if key in message and message[key] not in (0, 1):
-            raise UsageError(f"message {place}: `{key}` must be 0, 1, true or false, got {message[key]!r:.80}")
+            raise UsageError(f"message {place}: `{key}` must be 0, 1, true or false, got {reprlib.repr(message[key])}")
     return bool(message.get("train", True)) and bool(message.get("weight", 1))
 
 

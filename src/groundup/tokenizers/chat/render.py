@@ -86,11 +86,12 @@ def render_chat(
         variables: more for the template.
 
     Raises:
-        UsageError: there is no template, it is wrong, passes a limit or refuses the messages; a message lacks a role;
-            tools are no JSON; a built-in template's control tokens are not in the tokenizer.
+        UsageError: there is no template, it is wrong, passes a limit or refuses the messages; there is no message, or
+            one without a known role or without content (`check_messages`); tools are no JSON; a built-in template's
+            control tokens are not in the tokenizer.
     """
     source = choose_template(tokenizer, template, tools)
-    conversation = prepare(messages)
+    conversation = prepare(messages, source)
     values = {"messages": conversation, "tools": read_tools(tools), "documents": read_documents(documents), **variables}
     mark, guard, stop = _signs(3, source, values)
     field = ""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from groundup.base.errors import CheckpointError
+from groundup.base.files import no_file
 
 MAX_TEXT_BYTES = 64 * 1024**2
 HEAD = 4096
@@ -16,7 +17,7 @@ def read_bounded(path: str | Path, limit: int = MAX_TEXT_BYTES) -> bytes:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no file at {path}")
+        raise CheckpointError(no_file(path))
     if path.stat().st_size > limit:
         raise CheckpointError(f"{path} is larger than {limit:,} bytes, which is more than such a file can need")
     return path.read_bytes()

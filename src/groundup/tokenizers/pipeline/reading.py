@@ -65,14 +65,14 @@ def read_pipeline(root: Part, names: SpecialNames | None = None, chat_template: 
 
 
 def _model(root: Part) -> Part:
+    model = root.part("model")
+    if model is None:
+        raise CheckpointError(f"{root.where} has no `model`: it is not a tokenizer.json")
     # What cuts or fills up texts (truncation, padding) is left to the caller: a text is encoded whole.
     root.only(
         version=Any, truncation=Any, padding=Any, added_tokens=Any, normalizer=Any, pre_tokenizer=Any,
         post_processor=Any, decoder=Any, model=Any,
     )  # fmt: skip
-    model = root.part("model")
-    if model is None:
-        raise CheckpointError(f"{root.where} has no `model`: it is not a tokenizer.json")
     return model
 
 
