@@ -45,6 +45,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "shannon": ("entropy:Shannon", "The Shannon game: guess a text letter by letter, you or a model"),
     "correct": ("correct:Correct", "Spelling by the noisy channel: argmax P(words) P(typed | words)"),
     "export hf": ("export:ExportHF", "Write a complete Hugging Face folder"),
+    "export rwkv": ("export:ExportRWKV", "Write an RWKV model as a .pth file in its authors' layout"),
     "export weights": ("export:ExportWeights", "Write the tensors alone, as .pth or safetensors"),
     "models list": ("models_list:ModelsList", "The families and sizes that can be built or loaded"),
     "models show": ("models_show:ModelsShow", "A model's facts, architecture, parameters and tensors"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Context:
         segments: (B, T) int64 or None, parts of a row: sentence A and B, source and target.
         source: (B, S, E), what cross-attention reads, or None.
         source_documents: (B, S) int64 or None. 0 is padding of the source.
+        shared: what one layer leaves for the later ones of this call, by name.
     """
 
     positions: Tensor
@@ -38,6 +39,7 @@ class Context:
     segments: Tensor | None = None
     source: Tensor | None = None
     source_documents: Tensor | None = None
+    shared: dict[str, Any] = field(default_factory=dict, repr=False)
     _masks: dict[Hashable, Mask] = field(default_factory=dict, repr=False)
     _rotations: dict[tuple[Rope, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _views: dict[tuple[int, int], "Context"] = field(default_factory=dict, repr=False)

@@ -41,6 +41,8 @@ from groundup.models.configs.qwen2_moe import Qwen2MoeConfig
 from groundup.models.configs.qwen3 import Qwen3Config
 from groundup.models.configs.qwen3_moe import Qwen3MoeConfig
 from groundup.models.configs.rnn import RNNConfig
+from groundup.models.configs.rwkv import RWKV2Config, RWKV3Config, RWKV4Config
+from groundup.models.configs.rwkv_heads import RWKV5Config, RWKV6Config, RWKV7Config
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -86,6 +88,12 @@ FAMILIES: dict[str, Family] = {
     "ngram": Family(NGramConfig, "groundup.models.text.ngram:NGramLM"),
     "rnn": Family(RNNConfig, "groundup.models.text.rnn:RecurrentLM"),
     "qwen3_moe": Family(Qwen3MoeConfig, "groundup.models.text.qwen3_moe:Qwen3Moe"),
+    "rwkv2": Family(RWKV2Config, "groundup.models.text.rwkv2:RWKV2"),
+    "rwkv3": Family(RWKV3Config, "groundup.models.text.rwkv3:RWKV3"),
+    "rwkv": Family(RWKV4Config, "groundup.models.text.rwkv4:RWKV4"),
+    "rwkv5": Family(RWKV5Config, "groundup.models.text.rwkv5:RWKV5"),
+    "rwkv6": Family(RWKV6Config, "groundup.models.text.rwkv6:RWKV6"),
+    "rwkv7": Family(RWKV7Config, "groundup.models.text.rwkv7:RWKV7"),
 }
 
 
