@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from groundup.base.errors import CheckpointError
+from groundup.tokenizers.bpe import BPEModel
+from groundup.tokenizers.byte_bpe import ByteBPE
+from groundup.tokenizers.byte_symbols import ALPHABET
 from groundup.tokenizers.chat.render import CHATML
 from groundup.tokenizers.hub import load_tokenizer, load_vocab_and_merges
 from groundup.tokenizers.pretokenize import PATTERNS
@@ -324,3 +327,30 @@ def test_what_is_not_understood_is_refused_by_name(tmp_path, change, named):
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
     with pytest.raises(CheckpointError, match=named):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("merges", [[("a", "b"), ("b", "c"), ("a", "b")], [("b", "c"), ("a", "b"), ("b", "c")]])
+def test_of_a_repeated_merge_the_last_place_counts(tmp_path, merges):
+    """In byte-level BPE and in BPE over characters; a file keeps one of each."""
+    vocab = {symbol: number for number, symbol in enumerate([*ALPHABET, "ab", "bc"])}
+    reference = tokenizers.Tokenizer(models.BPE(vocab, merges))
+    reference.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    expected = reference.encode("abc").tokens
+    assert expected == (["a", "bc"] if merges[0] == ("a", "b") else ["ab", "c"])
+    ours, characters = ByteBPE(vocab, merges), BPEModel(vocab, merges)
+    assert [ours.token(number) for number in ours.encode("abc")] == expected
+    assert [vocab[token] for token in expected] == [number for number, _ in characters.cut("abc")]
+    assert ours.merges == characters.merges == merges[1:]
+    ours.save_pretrained(tmp_path)
+    assert tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("abc").tokens == expected
+
+
+def test_ends_of_tokens_whatever_the_order_and_length():
+    """A merge that comes before those that make its parts, and a text of many words that comes as one."""
+    vocab = {token: number for number, token in enumerate(["\u2581", "a", "b", "c", "ab", "abc", "\u2581ab"])}
+    merges = [("ab", "c"), ("\u2581", "ab"), ("a", "b")]
+    ours, theirs = BPEModel(vocab, merges), tokenizers.Tokenizer(models.BPE(vocab, merges))
+    for word in ("abc", "\u2581abc\u2581cab", "\u2581ab" * 40 + "\u2581abcc"):
+        encoding = theirs.encode(word)
+        ends = [end for _, end in encoding.offsets]
+        assert ours.cut(word) == list(zip(encoding.ids, ends, strict=True))

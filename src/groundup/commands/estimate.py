@@ -11,9 +11,10 @@ from pydantic_settings import CliPositionalArg
 from groundup.base.console import as_size, say, table
 from groundup.base.errors import UsageError, did_you_mean
 from groundup.commands.command import Command
+from groundup.estimates.built import Built, shape_of
 from groundup.estimates.flops import flops, palm_flops_per_token
 from groundup.estimates.memory import InferenceMemory, TrainingMemory, inference_memory, training_memory
-from groundup.estimates.params import BYTES, count_parameters, model_bytes, parts
+from groundup.estimates.params import BYTES, active_parameters, count_parameters, model_bytes, parts
 from groundup.estimates.shape import Shape
 from groundup.models.catalogue import sizes
 
@@ -26,9 +27,9 @@ class Estimate(Command):
     model: CliPositionalArg[str]
     """A model folder, a config.json, or a published size: gpt2, gpt2-xl, llama-7b, llama-2-70b, llama-3-8b..."""
 
-    def shape(self) -> Shape:
+    def shape(self) -> Shape | Built:
         """The model's dimensions."""
-        return Shape.of(read_config(self.model))
+        return shape_of(read_config(self.model))
 
 
 class EstimateParams(Estimate):
@@ -40,12 +41,16 @@ class EstimateParams(Estimate):
         rows, total = parts(shape), count_parameters(shape)
         lines = [[p.name, f"{p.each:,}", p.copies, f"{p.total:,}", f"{p.total / total:.1%}"] for p in rows]
         lines.append(["all", "", "", f"{total:,}", "100.0%"])
+        active = active_parameters(shape)
+        if active != total:
+            lines.append(["active for one token", "", "", f"{active:,}", f"{active / total:.1%}"])
         say(table(lines, ["part", "parameters", "copies", "together", "share"]))
         sizes = {dtype: model_bytes(shape, dtype) for dtype in BYTES}
         say("size: " + ", ".join(f"{dtype} {as_size(sizes[dtype])}" for dtype in ("fp32", "bf16", "int8", "int4")))
         return {
             "model": self.model,
             "total": total,
+            "active": active,
             "parts": [asdict(p) | {"total": p.total} for p in rows],
             "bytes": sizes,
         }
@@ -76,7 +81,7 @@ class EstimateMemory(Estimate):
         say(table([*rows, ["all", f"{total:,}", as_size(total), "100.0%"]], ["purpose", "bytes", "size", "share"]))
         return {"model": self.model, "task": self.task, **asdict(memory), "total": total}
 
-    def _memory(self, shape: Shape) -> TrainingMemory | InferenceMemory:
+    def _memory(self, shape: Shape | Built) -> TrainingMemory | InferenceMemory:
         if self.task == "inference":
             return inference_memory(shape, batch=self.batch, seq_len=self.seq_len, dtype=self.dtype)
         if BYTES[self.dtype] < 2:

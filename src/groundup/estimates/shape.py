@@ -1,9 +1,11 @@
 """The numbers of a config that estimates need, read by their Hugging Face names."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from groundup.base.errors import UsageError
+from groundup.estimates.mixture import Latent, Mixture
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,15 @@ class Shape:
         out_bias: whether the output projection of attention has a bias; as attention_bias when None.
         head_norms: gains of the norms over queries and keys in a layer.
         block_norms: norms over the residual stream in a layer.
-        final_norm: whether a norm follows the last layer.
+        norm_width: gains and biases of a norm for each feature; by `layer_norm` when None.
+        elsewhere: parameters in no layer: the last norm counts on its own, a bias of the head or a projection here.
+        last_norm: whether a norm stands before the head.
+        narrow: width of the token vectors, projected up and down, where it is another than `hidden`.
+        sinks: a learned number for each head in a layer, for attention that may go nowhere.
+        mixture: the layers whose MLP is a mixture of experts, or None.
+        latent: the widths of latent attention, or None.
         position_parameters: what a layer's relative positions have to learn.
+        mixer_parameters: what a layer's attention has besides the four projections of a plain one.
     """
 
     vocab: int
@@ -39,8 +48,31 @@ class Shape:
     out_bias: bool | None = None
     head_norms: int = 0
     block_norms: int = 2
-    final_norm: bool = True
+    norm_width: int | None = None
+    elsewhere: int = 0
+    last_norm: bool = True
+    narrow: int | None = None
+    sinks: bool = False
+    mixture: Mixture | None = None
+    latent: Latent | None = None
     position_parameters: int = 0
+    mixer_parameters: int = 0
+
+    @property
+    def vectors(self) -> int:
+        """Width of the token vectors and of the head."""
+        return self.hidden if self.narrow is None else self.narrow
+
+    @property
+    def dense_layers(self) -> int:
+        """Layers with one MLP for all tokens."""
+        return self.layers - (self.mixture.layers if self.mixture else 0)
+
+    @property
+    def active_width(self) -> int:
+        """Inner widths of the MLPs that a token visits, summed over layers."""
+        m = self.mixture
+        return self.dense_layers * self.intermediate + (m.layers * m.active_width() if m else 0)
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
@@ -52,8 +84,11 @@ class Shape:
         family = read.optional("model_type", "llama")
         if family == "parts":
             return _parts(read)
+        if family in GPT_LIKE:
+            return _gpt_like(config)
         if family not in KNOWN:
-            raise UsageError(f"estimates know the families {', '.join(KNOWN)}, not `{family}`")
+            known = ", ".join((*KNOWN, *GPT_LIKE))
+            raise UsageError(f"estimates know the families {known}, not `{family}`")
         gpt2 = family == "gpt2"
         if family in RENAMED and isinstance(config, dict):
             from groundup.models.catalogue import config_from_hf
@@ -78,43 +113,28 @@ class Shape:
             kv_heads=kv_heads,
             head_dim=head_dim,
             context=context,
-            tied=bool(
-                read.optional("tie_word_embeddings", family in ("gpt2", "gemma", "gemma2", "gemma3_text", *FIRST_GLM))
-            ),
+            tied=bool(read.optional("tie_word_embeddings", family in TIED)),
             learned_positions=context if gpt2 else 0,
-            attention_bias=bool(
-                read.optional("attention_bias", gpt2 or family in FIRST_GLM or family in ("glm", "glm4"))
-            )
-            or bool(family in ("qwen", "qwen2") or (family == "chatglm" and read.optional("mlp_bias"))),
+            attention_bias=bool(read.optional("attention_bias", gpt2 or family in BIASED))
+            or family in BIASED_QUERIES
+            or (family == "chatglm" and bool(read.optional("mlp_bias"))),
             mlp_bias=bool(read.optional("mlp_bias", gpt2 or family in FIRST_GLM)),
             layer_norm=gpt2 or family in FIRST_GLM,
             gated=not gpt2 and family != "chatglm_6b",
             out_bias=bool(read.optional("mlp_bias")) if family in OWN_OUT_BIAS else None,
             block_norms=4 if family in SANDWICH else 2,
-            head_norms={"qwen3": 2 * head_dim, "gemma3_text": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim}.get(
-                family, 0
-            ),
+            norm_width=0 if family == "olmo" else None,
+            head_norms=(heads + kv_heads) * head_dim if family == "olmo2" else HEAD_NORMS.get(family, 0) * head_dim,
+            sinks=family == "gpt_oss",
+            mixture=Mixture.of(read, family, read.number("num_hidden_layers", "n_layer")),
+            latent=Latent.of(read),
         )
 
 
 KNOWN = (
-    "chatglm",
-    "chatglm_6b",
-    "glm_130b",
-    "gpt2",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "glm",
-    "glm4",
-    "llama",
-    "mistral",
-    "olmo2",
-    "parts",
-    "phi3",
-    "qwen",
-    "qwen2",
-    "qwen3",
+    *("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "parts", "phi3", "qwen2", "qwen3"),
+    *("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"),
+    *("glm_130b", "chatglm_6b", "chatglm", "glm", "glm4", "gemma2", "gemma3_text", "qwen"),
 )
 """The families whose parts are counted here."""
 
@@ -124,20 +144,32 @@ RENAMED = ("qwen", "chatglm", "chatglm_6b", "glm_130b")
 FIRST_GLM = ("glm_130b", "chatglm_6b")
 """Families with LayerNorm and biases in every layer."""
 
-OWN_OUT_BIAS = ("qwen", "qwen2", "glm", "glm4", "chatglm")
-"""Families with biases on queries, keys and values that the output projection lacks."""
+TIED = ("gpt2", "gemma", "gemma2", "gemma3_text", "minicpm", *FIRST_GLM)
+"""Families whose head is the embedding unless a config says otherwise."""
+
+BIASED = (*FIRST_GLM, "glm", "glm4")
+"""Families with biases in attention unless a config says otherwise."""
 
 SANDWICH = ("glm4", "gemma2", "gemma3_text")
 """Families with a norm at both ends of each branch."""
 
-HEAD_DIM = {"qwen3": 128, "gemma": 256, "gemma2": 256, "gemma3_text": 256, "glm": 128, "glm4": 128}
+HEAD_DIM = {"qwen3": 128, "gemma": 256, "gpt_oss": 64, "gemma2": 256, "gemma3_text": 256, "glm": 128, "glm4": 128}
 """Width of a head where a config does not tell, unless it follows from the others."""
+
+HEAD_NORMS = {"qwen3": 2, "qwen3_moe": 2, "gemma3_text": 2}
+"""Norms over each head's queries and keys, whose gains all heads share."""
+
+BIASED_QUERIES = ("qwen", "qwen2", "qwen2_moe")
+"""Families with biases on queries, keys and values alone, whatever the config says."""
+
+OWN_OUT_BIAS = (*BIASED_QUERIES, "chatglm", "glm", "glm4")
+"""Families whose output projection has no bias where queries, keys and values have one."""
 
 
 def _parts(read: "_Reader") -> Shape:
     """A model put together from named parts; parts that were added to its tables are not counted."""
     hidden, heads = read.number("hidden_size"), read.number("num_attention_heads")
-    width, context = hidden // heads, read.number("max_position_embeddings")
+    width, context = read.optional("head_dim") or hidden // heads, read.number("max_position_embeddings")
     positions, residual, distance = read.optional("positions"), read.optional("residual"), read.number("max_distance")
     learned = {
         "kerple_power": 2 * heads,
@@ -146,6 +178,13 @@ def _parts(read: "_Reader") -> Shape:
         "shaw": 2 * (2 * distance + 1) * width,
         "transformer_xl": hidden * hidden + 2 * hidden,
     }
+    bias, key_value = bool(read.optional("bias", False)), 2 * read.number("num_key_value_heads") * width
+    mixer = {
+        "gated": hidden * (hidden + bias),
+        # a gate, decay and share of each head, the convolution of 4, the norm of a head; and no biases
+        "gated_delta": hidden * (hidden + 2 * heads) + 4 * (key_value + hidden) + 2 * heads + width
+        - bias * (2 * hidden + key_value),
+    }  # fmt: skip
     return Shape(
         vocab=read.number("vocab_size"),
         hidden=hidden,
@@ -157,14 +196,68 @@ def _parts(read: "_Reader") -> Shape:
         context=context,
         tied=bool(read.optional("tie_word_embeddings", False)),
         learned_positions=context if positions == "learned" else 0,
-        attention_bias=bool(read.optional("bias", False)),
-        mlp_bias=bool(read.optional("bias", False)),
+        attention_bias=bias,
+        mlp_bias=bias,
         layer_norm=read.optional("norm") != "rmsnorm",
         gated=read.optional("mlp") == "gated",
         block_norms=4 if residual == "sandwich" else 2,
-        final_norm=residual not in ("post", "deepnorm"),
+        last_norm=residual not in ("post", "deepnorm"),
         position_parameters=learned.get(str(positions), 0),
+        mixture=Mixture.of(read, "parts", read.number("num_hidden_layers")) if read.optional("gate") else None,
+        mixer_parameters=mixer.get(str(read.optional("attention")), 0),
     )
+
+
+GPT_LIKE: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "openai-gpt": lambda c: {
+        **{"learned_positions": c.max_position_embeddings, "last_norm": False},
+        "elsewhere": (c.task_outputs or 0) * (c.hidden_size + 1),
+    },
+    "gpt3": lambda c: {
+        "learned_positions": c.max_position_embeddings,
+        "head_dim": c.heads_width // c.num_attention_heads,
+    },
+    "gpt_neo": lambda c: {"learned_positions": c.max_position_embeddings, "attention_bias": False, "out_bias": True},
+    "opt": lambda c: {
+        **{"learned_positions": c.max_position_embeddings + 2, "last_norm": c.has_final_norm, "narrow": c.narrow},
+        **{"attention_bias": c.enable_bias, "mlp_bias": c.enable_bias},
+        "norm_width": 2 if c.layer_norm_elementwise_affine else 0,
+    },
+    "gpt_neox": lambda c: {"attention_bias": c.attention_bias},
+    "bloom": lambda c: {"elsewhere": 2 * c.hidden_size},
+    "falcon": lambda c: {
+        **{"kv_heads": c.kv_heads, "attention_bias": c.bias, "mlp_bias": c.bias, "block_norms": c.norms_in_block},
+    },
+    "phi": lambda c: {
+        **{"block_norms": 1, "elsewhere": c.vocab_size, "kv_heads": c.num_key_value_heads or c.num_attention_heads},
+        "head_norms": 4 * (c.hidden_size // c.num_attention_heads) if c.qk_layernorm else 0,
+    },
+    "gptj": lambda c: {"attention_bias": False, "block_norms": 1, "elsewhere": c.vocab_size},
+}
+"""Families told as differences from GPT-2: what their own config says of the shape."""
+
+
+def _gpt_like(config: Any) -> Shape:
+    """GPT-2's shape, without learned positions, and what the family changes."""
+    from groundup.models.catalogue import config_from_hf
+    from groundup.models.configs.base import ModelConfig
+
+    c: Any = config
+    if not isinstance(config, ModelConfig):
+        c = config_from_hf(config if isinstance(config, dict) else config.to_dict())
+    numbers = {
+        "vocab": c.vocab_size,
+        "hidden": c.hidden_size,
+        "intermediate": c.intermediate_size or 4 * c.hidden_size,
+        "layers": c.num_hidden_layers,
+        "heads": c.num_attention_heads,
+        "kv_heads": c.num_attention_heads,
+        "head_dim": c.hidden_size // c.num_attention_heads,
+        "context": c.max_position_embeddings,
+        "tied": c.tie_word_embeddings,
+    }
+    parts = {"learned_positions": 0, "attention_bias": True, "mlp_bias": True, "layer_norm": True, "gated": False}
+    return Shape(**{**numbers, **parts, **GPT_LIKE[c.model_type](c)})
 
 
 class _Reader:

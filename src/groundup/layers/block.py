@@ -47,9 +47,84 @@ class Block(nn.Module):
         self.norm1, self.attn, self.norm2, self.mlp = norm1, attn, norm2, mlp
         self.attn_dropout, self.mlp_dropout = nn.Dropout(attn_dropout), nn.Dropout(mlp_dropout)
 
+    def feed(self, x: Tensor, context: Context) -> Tensor:
+        """The MLP; one that asks for the context gets it (a mixture of experts has to know what is padding)."""
+        return self.mlp(x, context) if getattr(self.mlp, "takes_context", False) else self.mlp(x)
+
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.attn(self.norm1(x), context))
-        return x + self.mlp_dropout(self.mlp(self.norm2(x)))
+        return x + self.mlp_dropout(self.feed(self.norm2(x), context))
+
+
+class ParallelBlock(Block):
+    """Both branches read the same stream: x + attn(norm1(x)) + mlp(norm2(x)) (Black et al. 2022, GPT-NeoX).
+
+    x --+-- norm1 -- attn --+--
+        |-- norm2 -- mlp  --|
+        |___________________|
+    """
+
+    layout = "( norm1|norm2 attn|mlp +"
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        attended = self.attn_dropout(self.attn(self.norm1(x), context))
+        return x + (attended + self.mlp_dropout(self.mlp(self.norm2(x))))
+
+
+class OneNormParallelBlock(nn.Module):
+    """Both branches read the same norm: x + attn(norm1(x)) + mlp(norm1(x)) (Wang & Komatsuzaki 2021, GPT-J).
+
+    Args:
+        norm1, attn, mlp: the parts.
+        attn_dropout, mlp_dropout: dropout of the two branches before they are added.
+    """
+
+    layout: ClassVar[str] = "( norm1 attn|mlp +"
+
+    def __init__(
+        self, norm1: nn.Module, attn: nn.Module, mlp: nn.Module, *, attn_dropout: float = 0.0, mlp_dropout: float = 0.0
+    ):
+        super().__init__()
+        self.norm1, self.attn, self.mlp = norm1, attn, mlp
+        self.attn_dropout, self.mlp_dropout = nn.Dropout(attn_dropout), nn.Dropout(mlp_dropout)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        h = self.norm1(x)
+        return x + (self.attn_dropout(self.attn(h, context)) + self.mlp_dropout(self.mlp(h)))
+
+
+class ScaledBlock(Block):
+    """Branches are multiplied before they are added: x + s attn(norm1(x)), then x + s mlp(norm2(x)) (Hu et al. 2024,
+    MiniCPM: s = 1.4 / sqrt(layers), so that depths of a family train alike).
+
+    Args:
+        norm1, attn, norm2, mlp: the parts, as in Block.
+        scale: s.
+        dropouts: see Block.
+    """
+
+    def __init__(
+        self, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module, scale: float, **dropouts: float
+    ):
+        super().__init__(norm1, attn, norm2, mlp, **dropouts)
+        self.scale = scale
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = x + self.attn_dropout(self.attn(self.norm1(x), context)) * self.scale
+        return x + self.mlp_dropout(self.mlp(self.norm2(x))) * self.scale
+
+
+class OneBranchBlock(nn.Module):
+    """A block of one branch: x + mixer(norm1(x)) (Gu & Dao 2023, Mamba)."""
+
+    layout: ClassVar[str] = "( norm1 mixer +"
+
+    def __init__(self, norm1: nn.Module, mixer: nn.Module):
+        super().__init__()
+        self.norm1, self.mixer = norm1, mixer
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return x + self.mixer(self.norm1(x), context)
 
 
 class PostBranchNormBlock(Block):
@@ -61,7 +136,7 @@ class PostBranchNormBlock(Block):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.norm1(self.attn(x, context)))
-        return x + self.mlp_dropout(self.norm2(self.mlp(x)))
+        return x + self.mlp_dropout(self.norm2(self.feed(x, context)))
 
 
 class PostNormBlock(Block):
@@ -71,7 +146,7 @@ class PostNormBlock(Block):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = self.norm1(x + self.attn_dropout(self.attn(x, context)))
-        return self.norm2(x + self.mlp_dropout(self.mlp(x)))
+        return self.norm2(x + self.mlp_dropout(self.feed(x, context)))
 
 
 class SandwichBlock(Block):
@@ -100,7 +175,7 @@ class SandwichBlock(Block):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.end1(self.attn(self.norm1(x), context)))
-        return x + self.mlp_dropout(self.end2(self.mlp(self.norm2(x))))
+        return x + self.mlp_dropout(self.end2(self.feed(self.norm2(x), context)))
 
 
 class DeepNormBlock(Block):
@@ -113,7 +188,7 @@ class DeepNormBlock(Block):
         dropouts: see Block.
     """
 
-    layout = PostNormBlock.layout
+    layout = "( attn + norm1 ( mlp + norm2"
 
     def __init__(
         self, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module, *, alpha: float, **dropouts: float
@@ -123,7 +198,7 @@ class DeepNormBlock(Block):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = self.norm1(self.alpha * x + self.attn_dropout(self.attn(x, context)))
-        return self.norm2(self.alpha * x + self.mlp_dropout(self.mlp(x)))
+        return self.norm2(self.alpha * x + self.mlp_dropout(self.feed(x, context)))
 
 
 class HeavyStreamBlock(DeepNormBlock):
@@ -136,7 +211,7 @@ class HeavyStreamBlock(DeepNormBlock):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = self.norm1(x)
         x = self.norm2(self.alpha * x + self.attn_dropout(self.attn(x, context)))
-        return self.alpha * x + self.mlp_dropout(self.mlp(x))
+        return self.alpha * x + self.mlp_dropout(self.feed(x, context))
 
 
 class DeepNormConstants(NamedTuple):

@@ -9,8 +9,10 @@ from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.pipeline.decoders import WordPiece
 from groundup.tokenizers.pipeline.normalizers import BertNormalizer
 from groundup.tokenizers.pipeline.pipeline import Pipeline
-from groundup.tokenizers.pipeline.pre_tokenizers import BertPreTokenizer, split
-from groundup.tokenizers.tokenizer import SpecialNames, without_surrogates
+from groundup.tokenizers.pipeline.pre_tokenizers import BertPreTokenizer
+from groundup.tokenizers.tokenizer import SpecialNames
+from groundup.tokenizers.training import counting
+from groundup.tokenizers.training.splitting import ByParts
 from groundup.tokenizers.training.wordpiece import PREFIX, learn_pieces
 from groundup.tokenizers.wordpiece import WordPieceModel
 
@@ -128,8 +130,4 @@ def count_words(
 ) -> Counter[str]:
     """How often each word occurs, cleaned and cut as BERT does."""
     normalizer = BertNormalizer(handle_chinese_chars=chinese_apart, strip_accents=strip_accents, lowercase=lowercase)
-    steps = list(BertPreTokenizer().steps())
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(split(steps, normalizer.apply(without_surrogates(text)), first=True))
-    return counts
+    return counting.count_words(texts, ByParts(BertPreTokenizer(), normalizer))

@@ -13,12 +13,11 @@ import regex
 
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.tokenizers.merging import Merges, apply_merges
+from groundup.tokenizers.word_cache import LONGEST, WordCache
 
 Merge = tuple[str, str]
 
 SPACE = "\u2581"
-CACHED_WORDS = 2**16
-LONGEST_CACHED = 64
 
 
 class BPEModel:
@@ -56,7 +55,7 @@ class BPEModel:
         self.unk, self.fuse_unk, self.byte_fallback = unk, fuse_unk, byte_fallback
         self.prefix, self.suffix, self.ignore_merges = prefix, suffix, ignore_merges
         self._ranks, self._symbols_in = self._read_merges()
-        self._cache: dict[str, list[tuple[int, int]]] = {}
+        self._cache: WordCache[list[tuple[int, int]]] = WordCache()
 
     def _read_merges(self) -> tuple[Merges, dict[int, int]]:
         """Ranks and results of pairs; and of how many first symbols each merged token consists."""
@@ -107,7 +106,7 @@ class BPEModel:
         """
         if self.ignore_merges and word in self.vocab:
             return [(self.vocab[word], len(word))]
-        if len(word) <= LONGEST_CACHED or self._break is None:
+        if len(word) <= LONGEST or self._break is None:
             return self._cached(word)
         cut: list[tuple[int, int]] = []
         start = 0
@@ -118,13 +117,7 @@ class BPEModel:
 
     def _cached(self, word: str) -> list[tuple[int, int]]:
         found = self._cache.get(word)
-        if found is None:
-            found = self._merge(word)
-            if len(word) <= LONGEST_CACHED:
-                if len(self._cache) >= CACHED_WORDS:
-                    self._cache.clear()
-                self._cache[word] = found
-        return found
+        return self._cache.keep(word, self._merge(word)) if found is None else found
 
     def _merge(self, word: str) -> list[tuple[int, int]]:
         symbols = self._symbols(word)

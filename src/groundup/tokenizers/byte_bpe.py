@@ -21,6 +21,7 @@ from groundup.tokenizers.merging import Merges, apply_merges
 from groundup.tokenizers.pipeline.normal_forms import normalizer
 from groundup.tokenizers.pretokenize import RULES, PreTokenizer
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
+from groundup.tokenizers.word_cache import WordCache
 
 if TYPE_CHECKING:
     from groundup.tokenizers.compiled import CompiledEncoder
@@ -29,9 +30,6 @@ Merge = tuple[str, str]
 
 MUCH = 2**22  # characters met before the compiled loops are loaded
 SHORT_TEXT = 256  # characters below which a call of them costs more than it saves
-
-CACHED_PIECES = 2**18
-LONGEST_CACHED = 64
 
 
 class ByteBPE(Tokenizer):
@@ -139,8 +137,8 @@ class ByteBPE(Tokenizer):
         return byte_bpe_to_json(self)
 
 
-class _Cache(dict[str, tuple[int, ...]]):
-    """Piece -> ids, computed at the first sight of a piece; text repeats itself, so this is where the speed is."""
+class _Cache(WordCache[tuple[int, ...]]):
+    """Piece -> ids, computed at the first sight of a piece."""
 
     def __init__(self, byte_ids: list[int], merges: Merges, whole: Mapping[str, int], control: Mapping[str, int]):
         super().__init__()
@@ -151,12 +149,7 @@ class _Cache(dict[str, tuple[int, ...]]):
     def __missing__(self, piece: str) -> tuple[int, ...]:
         data = piece.encode("utf-8")
         known = self.whole.get(to_symbols(data)) if self.whole else None
-        ids = tuple(self._merge(data)) if known is None else (known,)
-        if len(piece) <= LONGEST_CACHED:
-            if len(self) >= CACHED_PIECES:
-                self.clear()
-            self[piece] = ids
-        return ids
+        return self.keep(piece, tuple(self._merge(data)) if known is None else (known,))
 
     def _merge(self, data: bytes) -> list[int]:
         """The merged bytes; where they spell a control token that merges make, cut apart after its first byte."""

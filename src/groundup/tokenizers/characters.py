@@ -17,6 +17,7 @@ class Characters(Tokenizer):
     """
 
     kind = "characters"
+    in_processes = False  # one look into a table a character: to send it would take as long
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ RULES: dict[str, int] = {
 }
 
 CHUNK = 2**16
+BEFORE_SPACE = regex.compile(r"(?<=\S) ")
 
 
 class PreTokenizer:
@@ -96,22 +97,20 @@ class PreTokenizer:
             yield text[end:]
 
 
-def chunks(text: str, size: int = CHUNK) -> Iterator[str]:
-    """`text` in parts of about `size` characters, cut before a space that follows a non-space.
+def chunks(text: str, size: int = CHUNK, border: "regex.Pattern[str]" = BEFORE_SPACE) -> Iterator[str]:
+    """`text` in parts of about `size` characters, cut before a place that matches `border`.
 
-    No piece of a named pattern crosses such a place, and no lookahead sees across it, so the pieces stay the same.
+    No piece of a named pattern crosses the space that follows a non-space, and no lookahead sees across it, so the
+    pieces stay the same.
     """
     start = 0
     while start + size < len(text):
-        cut = _CUT.search(text, start + size)
+        cut = border.search(text, start + size)
         if cut is None:
             break
         yield text[start : cut.start()]
         start = cut.start()
     yield text[start:]
-
-
-_CUT = regex.compile(r"(?<=\S) ")
 
 
 @lru_cache(maxsize=64)

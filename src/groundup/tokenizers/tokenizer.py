@@ -20,6 +20,8 @@ from groundup.tokenizers.encoding import Encoding
 from groundup.tokenizers.pipeline.parts import MAX_ID, Part
 from groundup.tokenizers.pipeline.post_processors import PostProcessor, read_post_processor
 
+LARGE_BATCH = 2**18  # characters; smaller ones are over before a process has been asked
+
 
 @dataclass(frozen=True)
 class SpecialNames:
@@ -49,6 +51,7 @@ class Tokenizer:
 
     kind: ClassVar[str]
     bytewise: ClassVar[bool] = True  # decoding joins the bytes of the tokens, whatever stands beside them
+    in_processes: ClassVar[bool] = True  # large batches are worth processes (`batches`)
 
     def __init__(
         self,
@@ -119,8 +122,20 @@ class Tokenizer:
     def encode_batch(
         self, texts: Sequence[str], *, bos: bool = False, eos: bool = False, allowed_special: bool = False
     ) -> list[list[int]]:
-        """`encode` of each text."""
-        return [self.encode(text, bos=bos, eos=eos, allowed_special=allowed_special) for text in texts]
+        """`encode` of each text; large batches, once there have been many, by a process for each processor.
+
+        OMP_NUM_THREADS sets another number than that of the processors; 1: all is done here.
+        """
+        options = {"bos": bos, "eos": eos, "allowed_special": allowed_special}
+
+        def here(some: Sequence[str]) -> list[list[int]]:
+            return [self.encode(text, **options) for text in some]
+
+        if not self.in_processes or sum(map(len, texts)) < LARGE_BATCH:
+            return here(texts)
+        from groundup.tokenizers import batches
+
+        return batches.encode(self, texts, options, here)
 
     def _encode_text(self, text: str) -> list[int]:
         """Ids of a normalized text without added tokens."""

@@ -21,7 +21,7 @@ import regex
 
 from groundup.base.errors import DataError, UsageError
 from groundup.tokenizers.added_tokens import AddedToken
-from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer, without_surrogates
+from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
 
 UNKNOWN = "<|unk|>"
 END_OF_TEXT = "<|endoftext|>"
@@ -230,9 +230,12 @@ def train_words(
     if unk:
         names = SpecialNames(names.bos, names.eos, names.pad, names.unk or UNKNOWN)
         special = list(dict.fromkeys([*special, names.unk or UNKNOWN]))
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(word for word in cut_words(without_surrogates(text), signs) if word not in special)
+    from groundup.tokenizers.training.counting import count_words
+    from groundup.tokenizers.training.splitting import BySigns
+
+    counts = count_words(texts, BySigns(signs))
+    for token in special:
+        del counts[token]
     vocab = build_vocabulary(counts, special, min_frequency)
     added = [AddedToken(token, vocab[token]) for token in special]
     return Words(vocab, added, signs=signs, names=names, chat_template=chat_template)

@@ -195,3 +195,85 @@ def test_required_characters_and_size():
         learn_pieces({}, 10)
     with pytest.raises(UsageError, match="keep"):
         learn_pieces(words, 5, UnigramSettings(keep=1.0))
+
+
+def test_progress_is_even_and_reaches_the_end():
+    """No step of more than a tenth, though the first round holds most of the work, and EM drops pieces of its own."""
+    generator, told = random.Random(5), []
+    words = Counter("".join(generator.choices("aabbcdefgh", k=generator.randint(3, 12))) for _ in range(3000))
+    learn_pieces(words, 300, progress=lambda done, total: told.append((done, total)))
+    assert {total for _, total in told} == {300}
+    done = [0, *(done for done, _ in told)]
+    assert done[-1] == 300
+    steps = [after - before for before, after in itertools.pairwise(done)]
+    assert min(steps) >= 0
+    assert max(steps) <= 30
+    assert 500 < len(told) < 3000
+
+
+def test_progress_where_nothing_is_to_be_let_go():
+    told = []
+    learn_pieces({"ab": 2, "ba": 1}, 50, progress=lambda *both: told.append(both))
+    assert told[-1] == (50, 50)
+
+
+def some_words(seed, letters="abc", count=25):
+    generator = random.Random(seed)
+    words = {"".join(generator.choices(letters, k=generator.randint(1, 8))) for _ in range(count)}
+    return {word: generator.randint(1, 9) for word in sorted(words)}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_seeds_are_the_repeated_substrings_that_go_on_in_several_ways(seed):
+    """Counted out: places among the different words, times length; one always followed by one letter is left out."""
+    words, found = some_words(seed), {}
+    places = Counter(word[i:j] for word in words for i in range(len(word)) for j in range(i + 2, len(word) + 1))
+    for piece, count in places.items():
+        after = {(word + "$")[i + len(piece)] for word in words for i in range(len(word)) if word.startswith(piece, i)}
+        if count > 1 and (len(after) > 1 or "$" in after):
+            found[piece] = count * len(piece)
+    letters = Counter()
+    for word, count in words.items():
+        letters.update({letter: n * count for letter, n in Counter(word).items()})
+    for seeds in (1000, 3 + len(found) // 2):
+        best = sorted(found.items(), key=lambda item: (-item[1], item[0]))[: seeds - len(letters)]
+        expected = dict(letters) | dict(best)
+        total = sum(expected.values())
+        ours = seed_pieces(words, UnigramSettings(seeds=seeds), frozenset("abc"))
+        assert ours == pytest.approx({piece: math.log(n / total) for piece, n in expected.items()})
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pruning_lets_go_of_the_pieces_whose_loss_costs_least(seed):
+    """All cuts counted out: a piece's uses go to its second best cut, weighed by the words whose best cut has it."""
+    words = some_words(seed)
+    generator = random.Random(seed)
+    names = [*"abc", *{word[i:j] for word in words for i in range(len(word)) for j in range(i + 2, i + 4) if j <= 8}]
+    pieces = {name: -generator.uniform(1, 4) * len(name) ** 0.5 for name in sorted(set(names))}
+    best = {word: max(all_cuts(word, pieces), key=lambda cut: cut[1])[0] for word in words}
+    counts = Counter()
+    for word, count in words.items():
+        counts.update({piece: n * count for piece, n in Counter(best[word]).items()})
+    total, text = counts.total(), sum(words.values())
+    always, losses = [], {}
+    for piece in pieces:
+        cuts = [cut for cut, _ in sorted(all_cuts(piece, pieces), key=lambda cut: -cut[1])]
+        if len(cuts) == 1:
+            always.append(piece)
+        elif cuts[0] == (piece,) and counts[piece]:
+            after = math.log(total + counts[piece] * (len(cuts[1]) - 1))
+            instead = sum(math.log(counts[other] + counts[piece]) - after for other in cuts[1])
+            share = sum(count for word, count in words.items() if piece in best[word]) / text
+            losses[piece] = share * (math.log(counts[piece]) - math.log(total) - instead)
+    assert set(always) == set("abc")
+    order = sorted(losses, key=lambda piece: -losses[piece])
+    assert len(order) > 8
+    for size in range(3, 3 + len(order)):
+        trainer = UnigramTrainer(words, pieces)
+        trainer.prune(size)
+        assert set(trainer.names) == {*always, *order[: size - 3]}
+
+
+def test_required_characters_that_em_dropped_come_last():
+    scores = {"a": -1.0, "bc": -2.0, "d": -1.5}
+    assert finished(scores, ["x", "a", "y"], 4) == [("a", -1.0), ("d", -1.5), ("y", -1.9999), ("x", -2.0)]

@@ -22,7 +22,11 @@ PARTS = (
     ("embed.tokens", "token embedding"),
     ("embed.", "other embeddings"),
     (".attn.", "attention"),
+    (".mlp.gate.", "gates"),
+    (".mlp.experts.", "experts"),
+    (".mlp.shared", "shared experts"),
     (".mlp.", "feed-forward"),
+    (".rnn.", "recurrent layers"),
     ("norm", "norms"),
     ("lm_head", "output head"),
 )

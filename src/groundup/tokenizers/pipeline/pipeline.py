@@ -20,9 +20,7 @@ from groundup.tokenizers.pipeline.normalizers import ByteLevel as ByteSymbols
 from groundup.tokenizers.pipeline.normalizing import Normalizer
 from groundup.tokenizers.pipeline.pre_tokenizers import PreTokenizer, split, split_aligned
 from groundup.tokenizers.tokenizer import SpecialNames, Tokenizer
-
-CACHED_PIECES = 2**18
-LONGEST_CACHED = 64
+from groundup.tokenizers.word_cache import WordCache
 
 
 class Model(Protocol):
@@ -87,7 +85,7 @@ class Pipeline(Tokenizer):
         self._steps = self._all_steps[:-1] if self._spell else self._all_steps
         # Where a text begins is known only by following each character through the normalizer.
         self._follows = normalizer is not None and pre_tokenizer is not None and pre_tokenizer.asks_where
-        self._cache: dict[str, tuple[int, ...]] = {}
+        self._cache: WordCache[tuple[int, ...]] = WordCache()
 
     @property
     def algorithm(self) -> str:
@@ -111,11 +109,7 @@ class Pipeline(Tokenizer):
         found = self._cache.get(word)
         if found is None:
             spelled = self._spell(word) if self._spell else word
-            found = tuple(number for number, _ in self._cut(spelled))
-            if len(word) <= LONGEST_CACHED:
-                if len(self._cache) >= CACHED_PIECES:
-                    self._cache.clear()
-                self._cache[word] = found
+            found = self._cache.keep(word, tuple(number for number, _ in self._cut(spelled)))
         return found
 
     def _cut(self, word: str) -> list[tuple[int, int]]:

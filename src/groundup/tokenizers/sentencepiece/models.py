@@ -13,9 +13,8 @@ from typing import Protocol
 from groundup.tokenizers.formats.sentencepiece_proto import ModelFile, ModelType, Piece, PieceType
 from groundup.tokenizers.sentencepiece.text import SPACE, Longest
 from groundup.tokenizers.unigram import UNKNOWN, UNKNOWN_PENALTY, Cut, Pieces
+from groundup.tokenizers.word_cache import WordCache
 
-CACHED_WORDS = 2**18
-LONGEST_CACHED = 64
 LARGEST_SINGLE = (2 - 2.0**-23) * 2.0**127  # where the reference starts to look for the least score
 
 
@@ -111,7 +110,7 @@ class ScoreBPE:
             and not inner
             and not any(piece.strip(SPACE) and piece.endswith(SPACE) for piece in self.ids)
         )
-        self._cache: dict[str, Cut] = {}
+        self._cache: WordCache[Cut] = WordCache()
 
     def cut(self, text: str) -> Cut:
         """The cut after all merges, in time n log n."""
@@ -122,18 +121,10 @@ class ScoreBPE:
         for word in words(text):
             found = self._cache.get(word)
             if found is None:
-                found = self._remember(word)
+                found = self._cache.keep(word, self._merge(word))
             cut.extend([(number, start + end) for number, end in found])
             start += len(word)
         return cut
-
-    def _remember(self, word: str) -> Cut:
-        found = self._merge(word)
-        if len(word) <= LONGEST_CACHED:
-            if len(self._cache) >= CACHED_WORDS:
-                self._cache.clear()
-            self._cache[word] = found
-        return found
 
     def sample(self, text: str, alpha: float, generator: random.Random) -> Cut:
         """Each merge is left out with probability `alpha` (BPE-dropout, Provilkov et al., 2020)."""

@@ -16,9 +16,11 @@ from groundup.tokenizers.bpe import BPEModel
 from groundup.tokenizers.bpe_steps import END_OF_WORD
 from groundup.tokenizers.pipeline.decoders import BPEDecoder
 from groundup.tokenizers.pipeline.pipeline import Pipeline
-from groundup.tokenizers.pipeline.pre_tokenizers import WhitespaceSplit, split
-from groundup.tokenizers.tokenizer import MAX_ID, SpecialNames, without_surrogates
+from groundup.tokenizers.pipeline.pre_tokenizers import WhitespaceSplit
+from groundup.tokenizers.tokenizer import MAX_ID, SpecialNames
+from groundup.tokenizers.training import counting
 from groundup.tokenizers.training.byte_bpe import Learner
+from groundup.tokenizers.training.splitting import ByParts
 from groundup.tokenizers.words import UNKNOWN
 
 
@@ -83,11 +85,7 @@ def train_bpe(
 
 def count_words(texts: Iterable[str]) -> Counter[str]:
     """How often each word occurs."""
-    steps = list(WhitespaceSplit().steps())
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(split(steps, without_surrogates(text), first=True))
-    return counts
+    return counting.count_words(texts, ByParts(WhitespaceSplit()))
 
 
 def alphabet_of(words: Iterable[str], end_of_word: str = END_OF_WORD) -> list[str]:

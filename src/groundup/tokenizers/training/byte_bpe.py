@@ -19,9 +19,9 @@ from groundup.tokenizers import kernels
 from groundup.tokenizers.added_tokens import AddedToken
 from groundup.tokenizers.byte_bpe import ByteBPE, Merge
 from groundup.tokenizers.byte_symbols import ALPHABET, to_symbols
-from groundup.tokenizers.pretokenize import PreTokenizer
 from groundup.tokenizers.tokenizer import MAX_ID, SpecialNames
 from groundup.tokenizers.training.counting import count_pieces
+from groundup.tokenizers.training.splitting import ByPattern
 
 if TYPE_CHECKING:
     from groundup.tokenizers.training.compiled import Pieces
@@ -69,7 +69,7 @@ def train_byte_bpe(
     vocab = {token: number for number, token in enumerate(special_tokens)}
     for symbol in ALPHABET:
         vocab.setdefault(symbol, len(vocab))
-    words = count_pieces(texts, PreTokenizer(pattern), normal_form)
+    words = count_pieces(texts, ByPattern(pattern, normal_form))
     if not words:
         raise DataError("there is no text to learn from: the input is empty")
     merges = learn_merges(words, vocab, vocab_size, min_frequency, progress, frozenset(special_tokens))

@@ -4,7 +4,7 @@ The readable forms are `collections.Counter` and `byte_bpe.Learner`; both ways l
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,19 +57,20 @@ class CompiledCounter:
 
     Args:
         pattern: one of `pretokenize.RULES`.
+        normalize: what is done to each text before.
     """
 
-    def __init__(self, pattern: str = PATTERNS["gpt2"]):
+    def __init__(self, pattern: str = PATTERNS["gpt2"], normalize: Callable[[str], str] = str):
         from groundup.tokenizers.kernels import counting
 
-        self._cut, self._kernels = CompiledCutter(pattern), counting
+        self._cut, self._kernels, self._normalize = CompiledCutter(pattern), counting, normalize
         self.keys, self.numbers = np.zeros(FEWEST, np.uint64), np.zeros(FEWEST, np.int32)
         self.spelled, self.starts = np.empty(8 * FEWEST, np.uint8), np.zeros(FEWEST // 2 + 1, np.int64)
         self.counts, self.used = np.zeros(FEWEST // 2, np.int64), np.zeros(2, np.int64)
 
     def add(self, texts: Sequence[str]) -> None:
         """Count the pieces of these texts."""
-        data, ends, _ = self._cut(texts)
+        data, ends, _ = self._cut(list(map(self._normalize, texts)))
         self._count(data, ends, ONCE_EACH)
 
     def add_pieces(self, pieces: Pieces) -> None:

@@ -1,12 +1,13 @@
-"""How often each piece occurs in a stream of texts, counted side by side.
+"""How often each word occurs in a stream of texts, counted side by side: the same for every trainer.
 
 Texts are taken from the stream a portion at a time, and no more portions wait than there are workers, so memory is that
-of the different pieces, however long the stream. A worker is
+of the different words, however long the stream. A worker is
 
 - a thread with compiled loops, for the named patterns where numba is there (it holds no lock of the interpreter);
-- else a process of its own (`counting_worker`), fed through a pipe with JSON, for a stream that is worth starting one.
+- else a process of its own (`counting_worker`), told by JSON how to cut (`splitting`), for a stream worth starting one.
 
-A short stream, or a machine with one processor and no numba, is counted here, in plain Python.
+A short stream, or any on a machine with one processor and no compiled loops for it, is counted here, in plain Python.
+Whoever counts, the counts come in the order of the words, so that what is learnt from them is the same.
 """
 
 import contextlib
@@ -14,79 +15,101 @@ import functools
 import itertools
 import json
 import operator
-import os
 import queue
-import subprocess
-import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import groundup
-from groundup.base.console import warn
 from groundup.base.errors import GroundupError
 from groundup.base.threads import default_threads
 from groundup.tokenizers import kernels
-from groundup.tokenizers.pipeline.normal_forms import normalizer
-from groundup.tokenizers.pretokenize import RULES, PreTokenizer, chunks
+from groundup.tokenizers.pretokenize import RULES
+from groundup.tokenizers.processes import Helper, start
 from groundup.tokenizers.tokenizer import without_surrogates
+from groundup.tokenizers.training.splitting import ByPattern, Splitter
 
 if TYPE_CHECKING:
     from groundup.tokenizers.training.compiled import Pieces
 
 MUCH = 2**22  # characters from which loading the compiled loops pays
-WORTH_A_PROCESS = 2**24
+WORTH_A_PROCESS = 2**21
 PORTION = 2**20
+WORKER = "groundup.tokenizers.training.counting_worker"
 
 Result = TypeVar("Result", covariant=True)
 
 
-def count_pieces(
-    texts: Iterable[str], pre_tokenizer: PreTokenizer, normal_form: str | None = None, workers: int | None = None
-) -> "Counter[str] | Pieces":
-    """How often each piece occurs in all texts.
+def count_words(texts: Iterable[str], splitter: Splitter, workers: int | None = None) -> Counter[str]:
+    """How often each word occurs in all texts, in the order of the words.
 
     Args:
         texts: read once, as they are needed.
-        pre_tokenizer: cuts each text on its own.
-        normal_form: Unicode normal form applied before.
-        workers: threads or processes that count; by default as many as there are processors.
+        splitter: cuts each text on its own.
+        workers: processes that count; by default as many as there are processors (OMP_NUM_THREADS sets another number).
 
-    Returns:
-        A Counter, or for much text with a named pattern `Pieces`: the same in arrays.
+    Raises:
+        GroundupError: a process ended before its time.
     """
     workers = default_threads() if workers is None else workers
-    portions = _portions(map(without_surrogates, texts), normal_form, pre_tokenizer.named)
-    compiled = kernels.available() and pre_tokenizer.pattern in RULES
-    enough = MUCH if compiled else WORTH_A_PROCESS
-    first: list[list[str]] = []
-    total = 0
-    while total < enough and (portion := next(portions, None)) is not None:
-        first.append(portion)
-        total += sum(map(len, portion))
-    if total < enough or not (compiled or workers > 1):
-        return count_here(itertools.chain(first, portions), pre_tokenizer)
-    return _side_by_side(itertools.chain(first, portions), pre_tokenizer, workers, compiled)
+    portions = _portions(texts, splitter)
+    first, more = _begin(portions, WORTH_A_PROCESS)
+    whole = itertools.chain(first, portions)
+    return in_order(_in_processes(whole, splitter, workers) if more and workers > 1 else count_here(whole, splitter))
 
 
-def count_here(portions: Iterable[Iterable[str]], pre_tokenizer: PreTokenizer) -> Counter[str]:
+def count_pieces(texts: Iterable[str], splitter: ByPattern, workers: int | None = None) -> "Counter[str] | Pieces":
+    """`count_words`, or for much text with a named pattern `Pieces`: the same in arrays, in any order.
+
+    Args:
+        texts: read once, as they are needed.
+        splitter: as for `count_words`.
+        workers: threads or processes that count.
+    """
+    if not (kernels.available() and splitter.cutter.pattern in RULES):
+        return count_words(texts, splitter, workers)
+    portions = _portions(texts, splitter)
+    first, more = _begin(portions, MUCH)
+    whole = itertools.chain(first, portions)
+    if not more:
+        return in_order(count_here(whole, splitter))
+    from groundup.tokenizers.training.compiled import CompiledCounter, together
+
+    threads = default_threads() if workers is None else workers
+    made = [CompiledCounter(splitter.cutter.pattern, splitter.normalized) for _ in range(threads)]
+    return together(_feed(whole, made))
+
+
+def count_here(portions: Iterable[Iterable[str]], splitter: Splitter) -> Counter[str]:
     """In one process, in plain Python."""
     counts: Counter[str] = Counter()
     for texts in portions:
         for text in texts:
-            counts.update(pre_tokenizer.split(text))
+            counts.update(splitter(text))
     return counts
 
 
-def _portions(texts: Iterable[str], normal_form: str | None, named: bool) -> Iterator[list[str]]:
-    """Lists of about `PORTION` characters; a named pattern lets a long text be cut (`chunks`)."""
+def in_order(counts: Counter[str]) -> Counter[str]:
+    """The same counts in the order of the words."""
+    return Counter(dict(sorted(counts.items())))
+
+
+def _begin(portions: Iterator[list[str]], enough: int) -> tuple[list[list[str]], bool]:
+    """The portions that together have `enough` characters, and whether there are so many."""
+    first, total = [], 0
+    while total < enough and (portion := next(portions, None)) is not None:
+        first.append(portion)
+        total += sum(map(len, portion))
+    return first, total >= enough
+
+
+def _portions(texts: Iterable[str], splitter: Splitter) -> Iterator[list[str]]:
+    """Lists of about `PORTION` characters; a long text comes in parts where the splitter allows it."""
     portion: list[str] = []
-    size, normalize = 0, normalizer(normal_form) or str
-    for text in map(normalize, texts):
-        for part in chunks(text, PORTION) if named else (text,):
+    size = 0
+    for text in map(without_surrogates, texts):
+        for part in splitter.parts(text, PORTION):
             portion.append(part)
             size += len(part)
             if size >= PORTION:
@@ -104,86 +127,81 @@ class _Worker(Protocol[Result]):
 class ProcessCounter:
     """Counts in a process of its own."""
 
-    def __init__(self, pattern: str):
-        # The process finds this package where we found it, whatever it is started from.
-        places = [str(Path(groundup.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "groundup.tokenizers.training.counting_worker", pattern],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))},
-        )
+    def __init__(self, helper: Helper, splitter: Splitter):
+        self._helper = helper
+        helper.send(_to_bytes(splitter.to_json()))
 
     def add(self, texts: list[str]) -> None:
         """Send texts."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it ended: `result` says so
-            self._process.stdin.write(json.dumps(texts) + "\n")
+        self._helper.send(_to_bytes(texts))
 
     def result(self) -> Counter[str]:
         """Wait for the counts."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        answer = self._process.stdout.read()
-        if self._process.wait():
-            raise GroundupError(f"a process that counted words ended with status {self._process.returncode}")
-        return Counter(json.loads(answer))
-
-    def close(self) -> None:
-        """End the process, whatever it does."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        self._helper.finish()
+        return Counter(json.loads(self._helper.receive()))
 
 
-def _side_by_side(
-    portions: Iterator[list[str]], pre_tokenizer: PreTokenizer, workers: int, compiled: bool
-) -> "Counter[str] | Pieces":
-    pattern = pre_tokenizer.pattern
-    if compiled:
-        from groundup.tokenizers.training.compiled import CompiledCounter, together
+def _to_bytes(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8")
 
-        return together(_feed(portions, [CompiledCounter(pattern) for _ in range(workers)]))
+
+def _in_processes(portions: Iterator[list[str]], splitter: Splitter, workers: int) -> Counter[str]:
     with contextlib.ExitStack() as stack:
         try:
-            made = [stack.enter_context(contextlib.closing(ProcessCounter(pattern))) for _ in range(workers)]
-        except OSError as error:
+            helpers = start(WORKER, workers, stack)
+        except (OSError, GroundupError) as error:
+            from groundup.base.console import warn  # a process that counts need not load it
+
             warn(f"no process to count in could be started ({error}): counting in this one")
-            return count_here(portions, pre_tokenizer)
-        return functools.reduce(operator.iadd, _feed(portions, made))
+            return count_here(portions, splitter)
+
+        def stop() -> None:
+            for helper in helpers:
+                helper.kill()
+
+        return functools.reduce(
+            operator.iadd, _feed(portions, [ProcessCounter(helper, splitter) for helper in helpers], stop)
+        )
 
 
-def _feed(portions: Iterator[list[str]], workers: "Sequence[_Worker[Result]]") -> "list[Result]":
-    """Hand the portions to whichever worker is free, and gather what they counted."""
+def _feed(
+    portions: Iterator[list[str]], workers: "Sequence[_Worker[Result]]", stop: Callable[[], None] = lambda: None
+) -> "list[Result]":
+    """Hand the portions to whichever worker is free, and gather what they counted; `stop` is called after a failure."""
     waiting: queue.Queue[list[str] | None] = queue.Queue(maxsize=len(workers))
     failed = threading.Event()
 
-    def work(worker: "_Worker[Result]") -> "Result":
+    def fail() -> None:
+        failed.set()
+        stop()
+
+    def work(worker: "_Worker[Result]") -> "Result | None":
         error = None
         while (texts := waiting.get()) is not None:  # to the end, even after a failure: the queue must empty
             try:
                 if not failed.is_set():
                     worker.add(texts)
             except Exception as raised:
-                error = raised
-                failed.set()
+                error = error or raised
+                fail()
         if error is not None:
             raise error
-        return worker.result()
+        return None if failed.is_set() else worker.result()
 
     with ThreadPoolExecutor(len(workers)) as pool:
         futures = [pool.submit(work, worker) for worker in workers]
         try:
             for portion in itertools.takewhile(lambda _: not failed.is_set(), portions):
                 waiting.put(portion)
+        except BaseException:
+            fail()
+            raise
         finally:
             for _ in workers:
                 waiting.put(None)
-        return [future.result() for future in futures]
+        try:
+            results = [future.result() for future in futures]
+        except BaseException:
+            fail()
+            raise
+    return [result for result in results if result is not None]

@@ -1,22 +1,24 @@
-"""Counts the pieces of texts in a process of its own: `counting.ProcessCounter` starts it.
+"""Counts the words of texts in a process of its own: `counting.ProcessCounter` feeds it.
 
-    python -m groundup.tokenizers.training.counting_worker PATTERN
-
-Lines of JSON, each a list of texts, come in on stdin; at their end one object {piece: count} goes to stdout.
+Messages (`processes`), each JSON, come in on stdin: first how to cut, then lists of texts. At their end one message
+{word: count} goes to stdout.
 """
 
 import json
-import sys
+from typing import IO
 
-from groundup.tokenizers.pretokenize import PreTokenizer
+from groundup.tokenizers.processes import messages, serve, write_message
 from groundup.tokenizers.training.counting import count_here
+from groundup.tokenizers.training.splitting import read_splitter
 
 
-def main(pattern: str) -> None:
+def count(read: IO[bytes], write: IO[bytes]) -> None:
     """Count until there is no more."""
-    lines = (json.loads(line) for line in sys.stdin.buffer)
-    json.dump(count_here(lines, PreTokenizer(pattern)), sys.stdout)
+    told = map(json.loads, messages(read))
+    splitter = read_splitter(next(told))
+    counts = count_here(told, splitter)
+    write_message(write, json.dumps(counts, ensure_ascii=False).encode("utf-8"))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    serve(count)

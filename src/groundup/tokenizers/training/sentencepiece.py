@@ -16,18 +16,17 @@ from groundup.tokenizers.formats.sentencepiece_proto import (
 )
 from groundup.tokenizers.sentencepiece.pieces import (
     BOUNDARY,
-    LONGEST_WORD,
     UNKNOWN_CHARACTER,
     PieceRules,
     count_characters,
     covered,
-    split_words,
 )
-from groundup.tokenizers.sentencepiece.text import Longest, Normalizer
 from groundup.tokenizers.sentencepiece.tokenizer import SentencePiece
-from groundup.tokenizers.tokenizer import MAX_ID, SpecialNames, without_surrogates
+from groundup.tokenizers.tokenizer import MAX_ID, SpecialNames
+from groundup.tokenizers.training import counting
 from groundup.tokenizers.training.nmt_nfkc import NAMES, RuleName, compiled_rules
 from groundup.tokenizers.training.score_bpe import learn_score_bpe
+from groundup.tokenizers.training.splitting import BySentence
 from groundup.tokenizers.training.unigram import UnigramSettings, learn_pieces
 from groundup.tokenizers.unigram import byte_piece
 
@@ -171,15 +170,8 @@ def _learn(
 
 def count_words(texts: Iterable[str], settings: SentencePieceSettings) -> Counter[str]:
     """How often each normalized word occurs; symbols of the user are borders between words."""
-    normalize = Normalizer(settings.normalizer_spec(), settings.symbols, settings.rules.suffix)
-    symbols = Longest([*settings.symbols, *settings.special_tokens])
-    counts: Counter[str] = Counter()
-    for text in texts:
-        for line in without_surrogates(text).split("\n"):
-            for word in split_words(normalize(line), settings.rules):
-                for part in symbols.cut_out(word) if symbols.spellings else (word,):
-                    counts.update(part[i : i + LONGEST_WORD] for i in range(0, len(part), LONGEST_WORD))
-    return counts
+    apart = (*settings.symbols, *settings.special_tokens)
+    return counting.count_words(texts, BySentence(settings.normalizer_spec(), settings.rules, settings.symbols, apart))
 
 
 def _with_unknown(words: Mapping[str, int], known: frozenset[str]) -> Counter[str]:

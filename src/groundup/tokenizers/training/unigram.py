@@ -20,7 +20,7 @@ import numpy as np
 from groundup.base.errors import DataError, UsageError
 from groundup.tokenizers.unigram import UnigramModel
 
-Progress = Callable[[int, int], None]  # (pieces let go so far, pieces to let go)
+Progress = Callable[[int, int], None]  # (how far, of how much): whole numbers
 Valid = Callable[[str], bool]
 Scores = dict[str, float]
 
@@ -28,6 +28,8 @@ SEED_PIECES = 1_000_000
 HEADROOM = 1.1  # EM stops at this multiple of the wanted size; the last ones go by their probability
 LEAST_EXPECTED = 0.5  # pieces expected less often than this are dropped
 REQUIRED_STEP = 0.0001  # what tells the scores of required characters apart that EM has dropped
+# Shares of the time, measured: finding seeds, then making lattices, then rounds; EM in a round, the rest is pruning.
+SEEDS, LATTICES, EM = 0.08, 0.3, 0.3
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def learn_pieces(
         required: characters that must be in, the most frequent first; all of the words' unless given. Others are
             unknown: no piece holds one.
         valid: which substrings may be pieces.
-        progress: called after each round.
+        progress: called about a hundred times or more, with (how far, `size`).
 
     Raises:
         DataError: no words.
@@ -91,9 +93,45 @@ def learn_pieces(
             f"a vocabulary of {size} pieces cannot hold the {len(required)} required characters: "
             "ask for more pieces, or for less character coverage"
         )
-    trainer = UnigramTrainer(words, seed_pieces(words, settings, frozenset(required), valid), settings)
-    trainer.fit(size, progress)
+    tell = Telling(progress, size)
+    seeds = seed_pieces(words, settings, frozenset(required), valid)
+    tell(SEEDS)
+    trainer = UnigramTrainer(words, seeds, settings, tell)
+    trainer.fit(size)
+    tell(1.0)
     return finished(trainer.scores(), required, size)
+
+
+class Telling:
+    """Tells how far the training is, as a share of its time, in steps of a percent or so, never backwards.
+
+    How many rounds are to come follows from the number of pieces and the share that a round keeps; each takes as long
+    as it has pieces. EM drops pieces of its own, so the rounds that are left are reckoned anew after each: they share
+    what is left of the bar.
+    """
+
+    def __init__(self, progress: Progress | None = None, size: int = 1):
+        self.progress, self.size = progress, size
+        self.done = 0.0
+        self._start, self._end = 0.0, 1.0
+
+    def __call__(self, share: float) -> None:
+        """`share` of the time is over."""
+        if share > self.done:
+            self.done = share
+            if self.progress is not None:
+                self.progress(round(share * self.size), self.size)
+
+    def begin(self, pieces: int, wanted: int, keep: float) -> None:
+        """A round with so many pieces begins."""
+        # Rounds with n, n keep, n keep^2, ... pieces until `wanted`: the first takes (1 - keep) / (1 - keep^rounds).
+        rounds = max(0, math.ceil(math.log(pieces / wanted) / -math.log(keep))) + 1
+        self._start = self.done
+        self._end = self.done + (1 - self.done) * (1 - keep) / (1 - keep**rounds)
+
+    def within(self, share: float) -> None:
+        """`share` of the round is over."""
+        self(self._start + share * (self._end - self._start))
 
 
 def characters_by_frequency(words: Mapping[str, int]) -> dict[str, int]:
@@ -189,8 +227,14 @@ class UnigramTrainer:
     then by position, so a level's edges stand together, and those of one position among them.
     """
 
-    def __init__(self, words: Mapping[str, int], scores: Scores, settings: UnigramSettings = UnigramSettings()):
-        self.settings = settings
+    def __init__(
+        self,
+        words: Mapping[str, int],
+        scores: Scores,
+        settings: UnigramSettings = UnigramSettings(),
+        tell: Telling | None = None,
+    ):
+        self.settings, self.tell = settings, tell or Telling()
         self.names = list(scores)
         self.log_p = np.array(list(scores.values()))
         self.words = list(words)
@@ -208,15 +252,18 @@ class UnigramTrainer:
         longest = max(map(len, self.names))
         prefixes = {name[:length] for name in self.names for length in range(1, len(name) + 1)}
         edges = array("q")  # piece, start, end, level, in a row
-        for word, first in zip(self.words, self._first.tolist(), strict=False):
+        often = math.ceil(len(self.words) / 100)
+        for number, (word, first) in enumerate(zip(self.words, self._first.tolist(), strict=False)):
+            if number % often == 0:
+                self.tell(SEEDS + (LATTICES - SEEDS) * number / len(self.words))
             for place in range(len(word)):
                 single = False
                 for stop in range(place + 1, min(len(word), place + longest) + 1):
                     text = word[place:stop]
-                    number = ids.get(text)
-                    if number is not None:
+                    piece = ids.get(text)
+                    if piece is not None:
                         single = single or stop == place + 1
-                        edges.extend((number, first + place, first + stop, stop))
+                        edges.extend((piece, first + place, first + stop, stop))
                     elif text not in prefixes:
                         break
                 if not single:
@@ -308,15 +355,14 @@ class UnigramTrainer:
         self.log_p = self.log_p[kept]
         self._find_groups()
 
-    def fit(self, size: int, progress: Progress | None = None) -> None:
+    def fit(self, size: int) -> None:
         """EM and pruning in turn until about `size` pieces are left."""
-        wanted, begun_with = int(size * HEADROOM), len(self.names)
+        wanted = int(size * HEADROOM)
         while True:
-            for _ in range(self.settings.steps):
+            self.tell.begin(len(self.names), wanted, self.settings.keep)
+            for step in range(self.settings.steps):
                 self.step()
-            if progress is not None and begun_with > wanted:
-                done = min(1.0, math.log(begun_with / len(self.names)) / math.log(begun_with / wanted))
-                progress(int(size * done), size)
+                self.tell.within(EM * (step + 1) / self.settings.steps)
             if len(self.names) <= wanted:
                 return
             before = len(self.names)
@@ -331,7 +377,10 @@ class UnigramTrainer:
         always, losses = [], []
         model = UnigramModel(list(self.scores().items())).lattice
         with_word = self._weight_of_words_with()
+        often = math.ceil(len(self.names) / 100)
         for number, name in enumerate(self.names):
+            if number % often == 0:
+                self.tell.within(EM + (1 - EM) * number / len(self.names))
             ways = model.n_best(name, 2)
             if len(ways) == 1:
                 always.append(number)
