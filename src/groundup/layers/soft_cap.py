@@ -57,5 +57,5 @@ class CappedLinear(nn.Linear):
         super().__init__(dim, vocab, bias=False)
         self.cap = cap
 
-    def forward(self, x: Tensor) -> Tensor:
-        return soft_cap(super().forward(x), self.cap)
+    def forward(self, input: Tensor) -> Tensor:
+        return soft_cap(super().forward(input), self.cap)

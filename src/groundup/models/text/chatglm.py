@@ -7,6 +7,7 @@
 """
 
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -27,9 +28,10 @@ class ChatGLM(Glm):
         rope = super().make_rope(i)
         return replace(rope, theta=rope.theta * self.config.rope_ratio)
 
-    def make_attention(self, i: int) -> nn.Module:
+    def make_attention(self, i: int, **changes: Any) -> nn.Module:
         c = self.config
-        return super().make_attention(i, bias=c.attention_bias or c.mlp_bias, out_bias=c.mlp_bias)
+        biases = {"bias": c.attention_bias or c.mlp_bias, "out_bias": c.mlp_bias}
+        return super().make_attention(i, **(biases | changes))
 
     def make_block(self, i: int) -> nn.Module:
         parts = (self.make_norm(), self.make_attention(i), self.make_norm(), self.make_mlp(i))

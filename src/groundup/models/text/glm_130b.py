@@ -63,8 +63,8 @@ class GLM130B(CausalLM):
         parts = (self.make_norm(), self.make_attention(i), self.make_norm(), self.make_mlp(i))
         return HeavyStreamBlock(*parts, alpha=(2 * self.config.num_hidden_layers) ** 0.5)
 
-    def make_state(self, batch: int, max_len: int) -> State:
-        state = super().make_state(batch, max_len)
+    def make_state(self, batch: int, max_len: int, spare: int = 0) -> State:
+        state = super().make_state(batch, max_len, spare)
         state.layers["marks"] = RowValues()
         return state
 
