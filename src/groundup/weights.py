@@ -72,6 +72,30 @@ class Fused:
         return [torch.cat(tensors)]
 
 
+class FusedHeads:
+    """One tensor of theirs holds q, k and v group by group along dimension 0: the `queries` heads of a group, then the
+    key head and the value head that they share. GPT-NeoX and BLOOM: a group for each head; Falcon 7B: one in all.
+
+    Args:
+        groups: key-value heads, K.
+        queries: query heads in a group, H / K.
+    """
+
+    def __init__(self, groups: int, queries: int = 1):
+        self.groups, self.queries = groups, queries
+
+    def load(self, tensors: list[Tensor]) -> list[Tensor]:
+        """((H + 2 K) d, ...) -> q (H d, ...), k and v (K d, ...)"""
+        heads = tensors[0].unflatten(0, (self.groups, self.queries + 2, -1))  # (K, H/K + 2, d, ...)
+        return [part.flatten(0, 2) for part in heads.split((self.queries, 1, 1), dim=1)]
+
+    def save(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The inverse."""
+        parts = zip(tensors, (self.queries, 1, 1), strict=True)
+        heads = [tensor.unflatten(0, (self.groups, count, -1)) for tensor, count in parts]
+        return [torch.cat(heads, dim=1).flatten(0, 2)]
+
+
 class Stacked:
     """Several tensors of one shape (experts) are one of ours, side by side along a new first dimension."""
 

@@ -34,8 +34,12 @@ reference = Reference(
         "llama-65b": 65_285_660_672,
         "llama-2-34b": 33_743_970_304,
         "llama-2-70b": 68_976_648_192,
+        # Roziere et al. 2023: the 16 rows more are for infilling; 34B has none
+        "code-llama-7b": 6_738_546_688,
+        "code-llama-13b": 13_016_028_160,
+        "code-llama-70b": 68_976_910_336,
         "llama-3-8b": 8_030_261_248,
         "llama-3-70b": 70_553_706_496,
     },
-    same_parameters=("llama-2-7b", "llama-2-13b"),
+    same_parameters=("llama-2-7b", "llama-2-13b", "code-llama-34b"),
 )

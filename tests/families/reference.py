@@ -18,8 +18,15 @@ class Reference:
         unused: fields of a released config.json that change nothing there, and that our size may leave out.
         parameters: a published size -> its parameters, as published or as the released files are known to hold.
         same_parameters: published sizes whose shape is that of another one in `parameters`.
+        make: what makes the model of an own config, where new weights say nothing: a family that counts. Such a family
+            does not learn by gradients.
         theirs_count: whether transformers builds the published sizes too.
+        model_type: the family, where the file cannot be called by its name.
+        older: keys inside rope_parameters -> how older config.json call them, where not by the same name.
+        takes_positions: whether transformers takes position_ids; else it counts along the attention mask.
         trims: whether a state of this family can be trimmed.
+        packs: whether a row may hold several documents.
+        masks: whether transformers' model of this family heeds `attention_mask`.
         rtol, atol: allowed difference of logits and gradients; None for torch.testing's. Say why in the file.
     """
 
@@ -30,8 +37,14 @@ class Reference:
     unused: tuple[str, ...] = ()
     parameters: dict[str, int] = field(default_factory=dict)
     same_parameters: tuple[str, ...] = ()
+    make: Callable[[Any], Any] | None = None
     theirs_count: bool = True
+    model_type: str | None = None
+    older: dict[str, str] = field(default_factory=dict)
+    takes_positions: bool = True
     trims: bool = True
+    packs: bool = True
+    masks: bool = True
     rtol: float | None = None
     atol: float | None = None
 

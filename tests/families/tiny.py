@@ -44,6 +44,8 @@ def make_ours(name: str, folder: Path) -> Any:
     if name in reference.cases:
         return make_pair(name, folder).ours
     config = reference.own[name]()
+    if reference.make is not None:
+        return reference.make(config)
     torch.manual_seed(0)
     model = model_class(config).build(config).eval()
     _disturb(model)

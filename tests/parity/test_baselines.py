@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from groundup.base.errors import UsageError
 from groundup.data.builtin import stories
 from groundup.evaluation.baselines import Gzip, KneserNey, NotFitted, Uniform, Unigram, Xz, bits_per_byte
-from groundup.evaluation.baselines.kneser_ney import discounts
+from groundup.models.ngrams.smoothing import discounts
 
 
 class Dictionary:

@@ -5,6 +5,8 @@ import json
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
@@ -19,9 +21,11 @@ from transformers import (
     Qwen3Config,
 )
 
+from families import REFERENCES
+from families.tiny import ids, make_ours
 from groundup.cli import main
 from groundup.estimates import flops, memory, params
-from groundup.estimates.shape import Shape
+from groundup.estimates.shape import GPT_LIKE, Shape
 from groundup.models.catalogue import config_of_size, model_class
 from groundup.training.optimizers.config import AdaFactorConfig, AdamWConfig, MuonConfig, SGDConfig
 
@@ -276,6 +280,24 @@ def test_commands_for_people_and_their_errors(capsys, tmp_path):
     assert main(["estimate", "memory", str(tmp_path)]) == 2
     assert "`hidden_size` must be a whole number" in capsys.readouterr().err
     assert main(["estimate", "memory", "gpt2", "--dtype", "int4"]) == 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "name", [name for kind in GPT_LIKE for name in (*REFERENCES[kind].cases, *REFERENCES[kind].own)]
+)
+def test_families_told_from_gpt2(name, tmp_path):
+    """Parameters, matrices and operations of each family's tiny models; attention by plain products, to be counted."""
+    model = make_ours(name, tmp_path)
+    assert params.count_parameters(model.config) == model.num_parameters()
+    assert params.count_parameters(model.config.to_hf()) == model.num_parameters()
+    counted = [(a, b) for a, b, copies, _ in memory.matrix_shapes(model.config) for _ in range(copies)]
+    assert sorted(counted) == sorted(tuple(p.shape) for p in model.parameters() if p.ndim == 2)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(ids())
+    assert flops.flops(model.config, seq_len=12, batch=2).forward == counter.get_total_flops()
+    heads = [int(linear.weight.numel()) for linear in model.modules() if isinstance(linear, nn.Linear)]
+    assert params.matrix_parameters(model.config) == sum(heads)
 
 
 @pytest.mark.parametrize(

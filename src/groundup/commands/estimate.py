@@ -11,6 +11,7 @@ from pydantic_settings import CliPositionalArg
 from groundup.base.console import as_size, say, table
 from groundup.base.errors import UsageError, did_you_mean
 from groundup.commands.command import Command
+from groundup.estimates.built import Built, shape_of
 from groundup.estimates.flops import flops, palm_flops_per_token
 from groundup.estimates.memory import InferenceMemory, TrainingMemory, inference_memory, training_memory
 from groundup.estimates.params import BYTES, active_parameters, count_parameters, model_bytes, parts
@@ -26,9 +27,9 @@ class Estimate(Command):
     model: CliPositionalArg[str]
     """A model folder, a config.json, or a published size: gpt2, gpt2-xl, llama-7b, llama-2-70b, llama-3-8b..."""
 
-    def shape(self) -> Shape:
+    def shape(self) -> Shape | Built:
         """The model's dimensions."""
-        return Shape.of(read_config(self.model))
+        return shape_of(read_config(self.model))
 
 
 class EstimateParams(Estimate):
@@ -80,7 +81,7 @@ class EstimateMemory(Estimate):
         say(table([*rows, ["all", f"{total:,}", as_size(total), "100.0%"]], ["purpose", "bytes", "size", "share"]))
         return {"model": self.model, "task": self.task, **asdict(memory), "total": total}
 
-    def _memory(self, shape: Shape) -> TrainingMemory | InferenceMemory:
+    def _memory(self, shape: Shape | Built) -> TrainingMemory | InferenceMemory:
         if self.task == "inference":
             return inference_memory(shape, batch=self.batch, seq_len=self.seq_len, dtype=self.dtype)
         if BYTES[self.dtype] < 2:

@@ -8,15 +8,16 @@ from pydantic_settings import CliPositionalArg
 
 from groundup.base.console import say
 from groundup.commands.command import Command
+from groundup.commands.probe import tokenizer_of
 
 
 class Evaluate(Command):
-    """Perplexity, bits per byte, cloze and multiple-choice accuracy, each with standard error and fingerprint."""
+    """Perplexity, bits per byte, cloze and multiple-choice accuracy, pass@k; with standard error and fingerprint."""
 
     model: CliPositionalArg[str]
     """Model folder, or a name (`tiny`)."""
     tasks: CliPositionalArg[list[str]] = Field(default_factory=lambda: ["stories"])
-    """`stories`, a .jsonl file of questions, a text file, or a folder of .txt files."""
+    """`stories`, a .jsonl of questions or of problems in HumanEval's form, a text file, or a folder of .txt files."""
     shots: int = Field(default=0, ge=0)
     """Answered examples before each question."""
     limit: int | None = Field(default=None, ge=1)
@@ -25,8 +26,18 @@ class Evaluate(Command):
     """Leave out the begin of questions that do not fit the context, and count them; otherwise that is an error."""
     batch_size: int = Field(default=16, ge=1)
     """Rows at once; the scores do not depend on it."""
+    run_programs: bool = False
+    """Run the programs that the model writes for problems, in the sandbox."""
+    samples: int = Field(default=1, ge=1)
+    """Programs a problem: pass@1, pass@10 and pass@100 are estimated as far as they reach."""
+    temperature: float = Field(default=0.2, ge=0)
+    """Of programs; 0.8 suits many samples."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Nucleus of programs."""
+    max_new_tokens: int = Field(default=300, ge=1)
+    """Most tokens of a program."""
     seed: int = 0
-    """Of the generated questions, the choice of items and the examples."""
+    """Of the generated questions, the choice of items, the examples, and programs."""
     out: Path | None = None
     """Write the report to this JSON file."""
     device: str = "auto"
@@ -39,10 +50,10 @@ class Evaluate(Command):
         from groundup.evaluation.harness import evaluate
         from groundup.evaluation.tasks import load_task
         from groundup.models.hub import load_model
-        from groundup.tokenizers.hub import load_tokenizer
 
         tasks = [load_task(name, self.seed) for name in self.tasks]  # first: a wrong name should not wait for the model
-        model, tokenizer = load_model(self.model, dtype=self.dtype, device=self.device), load_tokenizer(self.model)
+        model = load_model(self.model, dtype=self.dtype, device=self.device)
+        tokenizer = tokenizer_of(self.model, model.config.vocab_size)
         report = evaluate(
             model,
             tokenizer,
@@ -53,9 +64,17 @@ class Evaluate(Command):
             seed=self.seed,
             truncate=self.truncate,
             batch_size=self.batch_size,
+            programs=self.programs() if self.run_programs else None,
         )
         say(report.table())
         if self.out is not None:
             report.save(self.out)
             say(f"report written to {self.out}")
         return report.as_dict()
+
+    def programs(self) -> Any:
+        """How programs are sampled and run."""
+        from groundup.evaluation.programs import ProgramSettings
+
+        names = ("samples", "temperature", "top_p", "max_new_tokens", "seed")
+        return ProgramSettings(**{name: getattr(self, name) for name in names})

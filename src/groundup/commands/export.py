@@ -17,7 +17,7 @@ from groundup.base.console import as_size, say, warn
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import atomic_folder, check_writable, explain_write_errors, read_json
 from groundup.commands.command import Command
-from groundup.commands.probe import NEW_TOKENS, greedy, probe_prompts, tokenizer_beside
+from groundup.commands.probe import LONGEST, NEW_TOKENS, greedy, probe_prompts, tokenizer_beside
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 # What a model folder holds: nothing else is ever replaced by --overwrite.
@@ -134,6 +134,28 @@ class ExportWeights(Command):
         return {"source": self.source, "target": str(target), "tensors": tensors, "bytes": nbytes}
 
 
+class ExportRWKV(Command):
+    """Write an RWKV model as a .pth file in the authors' layout, which their `rwkv` library and others load."""
+
+    source: CliPositionalArg[str]
+    """A run folder (its final/ is taken), a model folder, or a file of weights."""
+    target: CliPositionalArg[Path]
+    """A new .pth file."""
+    dtype: str | None = None
+    """float32, bfloat16 or float16; as stored when not given."""
+
+    def run(self) -> dict[str, Any]:
+        """Write it."""
+        source = model_of(self.source)
+        from groundup.models.formats.rwkv import save_rwkv
+        from groundup.models.hub import load_model
+
+        model = load_model(source, dtype=self.dtype)
+        target = save_rwkv(model, self.target.expanduser())
+        say(f"written to {target}: {model.config.family()}, {model.num_parameters():,} parameters")
+        return {"source": source, "target": str(target), "parameters": model.num_parameters()}
+
+
 def model_of(source: str) -> str:
     """The model that a source means: a run folder stands for its final/."""
     path = Path(source).expanduser()
@@ -205,7 +227,7 @@ def check_vocabulary(vocab_size: int, tokenizer: Any) -> None:
 
 def fingerprint(model: Any, tokenizer: Any) -> list[tuple[list[int], list[int]]]:
     """(prompt, greedy continuation) of every probe prompt."""
-    limit = model.config.max_position_embeddings - NEW_TOKENS
+    limit = (model.config.max_position_embeddings or LONGEST) - NEW_TOKENS
     prompts = probe_prompts(tokenizer, model.config.vocab_size, limit)
     return [(prompt, greedy(model, prompt, NEW_TOKENS)) for prompt in prompts]
 

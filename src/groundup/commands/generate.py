@@ -10,6 +10,7 @@ from pydantic_settings import CliPositionalArg
 from groundup.base.console import json_output, say
 from groundup.base.errors import DataError, UsageError
 from groundup.commands.command import Command
+from groundup.commands.probe import tokenizer_of
 from groundup.generation.config import SamplingConfig, sources
 
 
@@ -22,6 +23,10 @@ class Generate(Command, SamplingConfig):
     """Texts to continue; without any the model begins one."""
     file: Path | None = None
     """A text file with one prompt a line, besides those given."""
+    suffix: str | None = None
+    """What follows a gap after each prompt: the model fills the gap (Code Llama, StarCoder)."""
+    suffix_first: bool = False
+    """Show the model the suffix before the prompt."""
     samples: int = Field(default=1, ge=1)
     """Completions a prompt."""
     batch_size: int = Field(default=32, ge=1)
@@ -39,12 +44,14 @@ class Generate(Command, SamplingConfig):
         """Print prompt and continuation; `--json` holds all completions and the settings in force."""
         prompts = [*self.prompts, *(read_prompts(self.file) if self.file else [])] or [""]
         from groundup.models.hub import load_model
-        from groundup.tokenizers.hub import load_tokenizer
 
-        model, tokenizer = load_model(self.model, dtype=self.dtype, device=self.device), load_tokenizer(self.model)
+        model = load_model(self.model, dtype=self.dtype, device=self.device)
+        tokenizer = tokenizer_of(self.model, model.config.vocab_size)
         config = sampling_of(self)
         with json_output():  # on stderr also where stdout is for people: it holds the text alone
             say(describe(self))
+        if self.suffix is not None:
+            return self._infill(model, tokenizer, prompts, config)
         if sys.stdout.isatty() and not self.as_json and len(prompts) == self.samples == 1:
             return self._stream(model, tokenizer, prompts[0], config)
         return self._generate(model, tokenizer, prompts, config)
@@ -57,6 +64,22 @@ class Generate(Command, SamplingConfig):
             write(piece)
         write("\n")
         return {}
+
+    def _infill(self, model: Any, tokenizer: Any, prompts: list[str], config: SamplingConfig) -> dict[str, Any]:
+        from groundup.generation.infilling import infill
+
+        suffix, options = self.suffix or "", {"samples": self.samples, "batch_size": self.batch_size}
+        gaps = [(prompt, suffix) for prompt in prompts]
+        results = infill(
+            model, tokenizer, gaps, config, suffix_first=self.suffix_first, logprobs=self.logprobs, **options
+        )
+        completions = []
+        for i, result in enumerate(results):
+            prompt = prompts[i // self.samples]
+            completions.append({"prompt": prompt, "suffix": suffix, **vars(result)})
+            if not self.as_json:
+                say(prompt + result.text + suffix + ("\n" if len(results) > 1 else ""))
+        return {"model": self.model, "sampling": settings(self), "completions": completions}
 
     def _generate(self, model: Any, tokenizer: Any, prompts: list[str], config: SamplingConfig) -> dict[str, Any]:
         from groundup.generation.generate import generate

@@ -134,7 +134,7 @@ class Train(Command):
         model = settings.make_model(tokenizer, device)
         if self.dry_run:
             return settings.describe(model, tokenizer, data)
-        return settings.fit(model, tokenizer, data)
+        return settings.count(model, tokenizer, data) if model.config.counted else settings.fit(model, tokenizer, data)
 
     def resolved(self) -> Train:
         """The top-level shortcuts put where they belong, so that config.yaml says everything once."""
@@ -227,7 +227,9 @@ class Train(Command):
                 )
             return model
         torch.manual_seed(self.training.seed)
-        return build_model(self.model_config_for(tokenizer)).to(device)
+        model = build_model(self.model_config_for(tokenizer)).to(device)
+        model.learn_vocabulary(tokenizer)
+        return model
 
     def model_config_for(self, tokenizer: Tokenizer | PlannedTokenizer) -> Any:
         """The model's shape with what tokenizer and data decide."""
@@ -239,7 +241,7 @@ class Train(Command):
             raise UsageError(
                 f"model.vocab_size {self.model.vocab_size} is below the tokenizer's {tokenizer.vocab_size}"
             )
-        if "max_position_embeddings" not in given:
+        if "max_position_embeddings" not in given and self.model.max_position_embeddings is not None:
             decided["max_position_embeddings"] = self.data.context_length
         special = {f"{part}_token_id": getattr(tokenizer, f"{part}_id") for part in ("bos", "eos", "pad")}
         decided["kept"] = {**self.model.kept, **{name: id for name, id in special.items() if id is not None}}
@@ -332,6 +334,24 @@ class Train(Command):
             tokenizer=tokenizer,
             settings=self,
         )
+        say(f"done: {run.path}; try `groundup generate {run.final}`")
+        return run.summary() | {"path": str(run.path)}
+
+    def count(self, model: Any, tokenizer: Tokenizer, data: Data) -> dict[str, Any]:
+        """The training of a family that learns by counting; the run's summary."""
+        from groundup.pages.run_report import write_report
+        from groundup.training.counting import count
+
+        if self.init_from is not None:
+            raise UsageError(
+                f"a model of counts is made from all of its text at once: {self.init_from} has no say in it"
+            )
+        say(f"counting {told(data)}")
+        sample = _sampler(tokenizer, self.sample_tokens)
+        run = count(
+            model.config, data, self.training, tokenizer=tokenizer, settings=self, sample=sample, prompts=self.prompts
+        )
+        write_report(run.path)
         say(f"done: {run.path}; try `groundup generate {run.final}`")
         return run.summary() | {"path": str(run.path)}
 

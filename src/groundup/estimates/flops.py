@@ -6,8 +6,8 @@ Matrix products only, as is usual; norms, activations and softmax add a few perc
 from dataclasses import dataclass
 from typing import Any
 
+from groundup.estimates.built import Built, shape_of
 from groundup.estimates.params import active_parameters, attention_matrices, mlp_matrices
-from groundup.estimates.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Flops:
     """Forward operations of `tokens` tokens, by kind of product.
 
     Attributes:
-        projections: query, key, value and output projections.
+        projections: query, key, value and output projections, and those of narrow token vectors.
         scores: q kᵀ and the weighted sum of values, over all T x T pairs, as dense kernels compute them.
-        mlp: the feed-forward matrices.
+        mlp: the feed-forward matrices; of a model without attention, all matrices but the head.
         head: the output head.
     """
 
@@ -49,14 +49,16 @@ def flops(config: Any, seq_len: int, batch: int = 1) -> Flops:
 
     projections 2 T (d h k + 2 d g k + h k d);  scores 2 x 2 T² h k;  MLP 2 T x 2 d f (3 d f gated);  head 2 T d V.
     """
-    s = config if isinstance(config, Shape) else Shape.of(config)
-    tokens = batch * seq_len
+    s, tokens = shape_of(config), batch * seq_len
+    if isinstance(s, Built):
+        return Flops(projections=0, scores=0, mlp=2 * tokens * s.products, head=2 * tokens * s.head)
     pair = s.heads * (s.latent.plain + s.latent.rope + s.latent.value if s.latent else 2 * s.head_dim)
+    ends = 0 if s.narrow is None else 4 * tokens * s.hidden * s.narrow
     return Flops(
-        projections=2 * tokens * attention_matrices(s) * s.layers,
+        projections=2 * tokens * attention_matrices(s) * s.layers + ends,
         scores=2 * tokens * seq_len * pair * s.layers,
         mlp=2 * tokens * mlp_matrices(s),
-        head=2 * tokens * s.hidden * s.vocab,
+        head=2 * tokens * s.vectors * s.vocab,
     )
 
 
@@ -72,8 +74,10 @@ def rule_6n(parameters: int, tokens: float) -> float:
 
 def palm_flops_per_token(config: Any, seq_len: int) -> int:
     """6 N + 12 L H Q T of Chowdhery et al. (2022, appendix B), N without the embedding tables."""
-    s = config if isinstance(config, Shape) else Shape.of(config)
-    n = active_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.hidden)
+    s = shape_of(config)
+    if isinstance(s, Built):
+        return 6 * (s.products + s.head)
+    n = active_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.vectors)
     return 6 * n + 12 * s.layers * s.heads * s.head_dim * seq_len
 
 

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from groundup.base.errors import UsageError
+from groundup.estimates.built import Built, shape_of
 from groundup.estimates.params import BYTES, count_parameters
-from groundup.estimates.shape import Shape
 
 OPTIMIZER_STATE = {"sgd": 0, "sgd-momentum": 1, "adam": 2, "adamw": 2}
 """fp32 numbers of state a parameter, masters not counted; AdaFactor and Muon depend on shapes."""
@@ -49,7 +49,7 @@ def training_memory(
     Gradients are kept in `gradient_dtype` (default: as the weights). `recompute`: "none", "selective" (attention scores
     again) or "full" (each block again from its input). `average`: an fp32 moving average of the weights is kept too.
     """
-    s = config if isinstance(config, Shape) else Shape.of(config)
+    s = shape_of(config)
     n, size = count_parameters(s), BYTES[dtype]
     return TrainingMemory(
         weights=round(n * size),
@@ -63,7 +63,7 @@ def training_memory(
 
 def optimizer_numbers(config: Any, optimizer: str) -> int:
     """How many fp32 numbers of state an optimizer keeps: Adam 2 N; AdaFactor m + n for each m x n matrix."""
-    s = config if isinstance(config, Shape) else Shape.of(config)
+    s = shape_of(config)
     n = count_parameters(s)
     if optimizer in OPTIMIZER_STATE:
         return OPTIMIZER_STATE[optimizer] * n
@@ -80,9 +80,13 @@ def optimizer_numbers(config: Any, optimizer: str) -> int:
 
 def matrix_shapes(config: Any) -> list[tuple[int, int, int, bool]]:
     """(rows, columns, copies, inside a block) of every matrix, q, k and v counted apart."""
-    s = config if isinstance(config, Shape) else Shape.of(config)
+    s = shape_of(config)
+    if isinstance(s, Built):
+        return [(rows, columns, 1, inside) for rows, columns, inside in s.matrices]
     query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    tables = [(s.vocab, s.hidden, 1 if s.tied else 2, False)]
+    tables = [(s.vocab, s.vectors, 1 if s.tied else 2, False)]
+    if s.narrow is not None:
+        tables += [(s.hidden, s.narrow, 1, False), (s.narrow, s.hidden, 1, False)]
     if s.learned_positions:
         tables.append((s.learned_positions, s.hidden, 1, False))
     projections = [(query, s.hidden, 1), (key_value, s.hidden, 2), (s.hidden, query, 1)]
@@ -112,7 +116,10 @@ def block_activations(
 
     "selective" keeps no (T, T) matrices: s b h 34; "full" keeps the block's input: 2 s b h.
     """
-    s = config if isinstance(config, Shape) else Shape.of(config)
+    s = shape_of(config)
+    if isinstance(s, Built):
+        numbers = s.hidden if recompute == "full" else s.blocks / s.layers
+        return round(batch * seq_len * numbers * BYTES[dtype])
     tokens, query, key_value = batch * seq_len, s.heads * s.head_dim, s.kv_heads * s.head_dim
     if recompute == "full":
         return round(tokens * s.hidden * BYTES[dtype])
@@ -137,7 +144,7 @@ def activation_memory(
 
     With full recompute one block's own activations come back while its backward runs.
     """
-    s = config if isinstance(config, Shape) else Shape.of(config)
+    s = shape_of(config)
     settings = {"batch": batch, "seq_len": seq_len, "dtype": dtype, "dropout": dropout}
     blocks = s.layers * block_activations(s, recompute=recompute, **settings)
     if recompute == "full":
@@ -163,7 +170,9 @@ def inference_memory(
     config: Any, *, batch: int = 1, seq_len: int | None = None, dtype: str = "bf16", cache_dtype: str | None = None
 ) -> InferenceMemory:
     """Memory to hold a model and the keys and values of `batch` sequences of `seq_len` tokens."""
-    s = config if isinstance(config, Shape) else Shape.of(config)
+    s = shape_of(config)
+    if isinstance(s, Built):  # a state of fixed size, which is nothing beside the weights
+        return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=0)
     settings = {"layers": s.layers, "seq_len": seq_len or s.context, "batch": batch, "dtype": cache_dtype or dtype}
     if s.latent is not None:
         cache = latent_cache_bytes(latent_dim=s.latent.cached, rope_dim=s.latent.rope, **settings)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from groundup.estimates.built import Built, shape_of
 from groundup.estimates.shape import Shape
 
 
@@ -26,7 +27,9 @@ def parts(config: Any) -> list[Part]:
     With hidden d, MLP width f, heads h of size k, key-value heads g:
         attention  d h k + 2 d g k + h k d         MLP  2 d f, or 3 d f when gated
     """
-    s = config if isinstance(config, Shape) else Shape.of(config)
+    s = shape_of(config)
+    if isinstance(s, Built):
+        return [Part(name, count) for name, count in s.parts]
     query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
     attention = s.hidden * (query + 2 * key_value) + query * s.hidden
     matrices = 3 if s.gated else 2
@@ -37,19 +40,21 @@ def parts(config: Any) -> list[Part]:
         attention += s.hidden
     if s.mlp_bias:
         mlp += (matrices - 1) * s.intermediate + s.hidden
-    attention += s.head_norms + (s.heads if s.sinks else 0)
+    attention += s.head_norms + (s.heads if s.sinks else 0) + s.mixer_parameters
     if s.latent is not None:
         attention = s.latent.parameters(s.hidden, s.heads)
-    norm = s.hidden * (2 if s.layer_norm else 1)
+    norm = s.hidden * ((2 if s.layer_norm else 1) if s.norm_width is None else s.norm_width)
     rows = [
-        Part("token embedding", s.vocab * s.hidden),
+        Part("token embedding", s.vocab * s.vectors),
+        Part("projections of the embedding", 0 if s.narrow is None else s.hidden * s.narrow, 2),
         Part("position embedding", s.learned_positions * s.hidden),
         Part("attention", attention, s.layers),
         Part("feed-forward", mlp, s.dense_layers),
         *_mixture_parts(s),
         Part("relative positions", s.position_parameters, s.layers),
-        Part("norms", norm, s.block_norms * s.layers + s.final_norm),
-        Part("output head", 0 if s.tied else s.vocab * s.hidden),
+        Part("norms", norm, s.block_norms * s.layers + s.last_norm),
+        Part("elsewhere", s.elsewhere),
+        Part("output head", 0 if s.tied else s.vocab * s.vectors),
     ]
     return [row for row in rows if row.total]
 
@@ -73,15 +78,18 @@ def count_parameters(config: Any) -> int:
 
 def active_parameters(config: Any) -> int:
     """Those that one token visits: all but the experts that its gates did not choose."""
-    s = config if isinstance(config, Shape) else Shape.of(config)
-    m = s.mixture
+    s = shape_of(config)
+    m = None if isinstance(s, Built) else s.mixture
     return count_parameters(s) - (m.layers * m.idle(s.hidden) if m else 0)
 
 
 def matrix_parameters(config: Any) -> int:
     """Parameters that take part in a matrix product for each token: the head counts, tied or not."""
-    s = config if isinstance(config, Shape) else Shape.of(config)
-    return s.layers * attention_matrices(s) + mlp_matrices(s) + s.vocab * s.hidden
+    s = shape_of(config)
+    if isinstance(s, Built):
+        return s.products + s.head
+    projected = 0 if s.narrow is None else 2 * s.hidden * s.narrow
+    return s.layers * attention_matrices(s) + mlp_matrices(s) + projected + s.vocab * s.vectors
 
 
 def mlp_matrices(s: Shape) -> int:

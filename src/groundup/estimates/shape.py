@@ -1,5 +1,6 @@
 """The numbers of a config that estimates need, read by their Hugging Face names."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,15 @@ class Shape:
         out_bias: whether the output projection of attention has a bias; as attention_bias when None.
         head_norms: gains of the norms over queries and keys in a layer.
         block_norms: norms over the residual stream in a layer.
+        norm_width: gains and biases of a norm for each feature; by `layer_norm` when None.
+        elsewhere: parameters in no layer: the last norm counts on its own, a bias of the head or a projection here.
+        last_norm: whether a norm stands before the head.
+        narrow: width of the token vectors, projected up and down, where it is another than `hidden`.
         sinks: a learned number for each head in a layer, for attention that may go nowhere.
         mixture: the layers whose MLP is a mixture of experts, or None.
         latent: the widths of latent attention, or None.
-        final_norm: whether a norm follows the last layer.
         position_parameters: what a layer's relative positions have to learn.
+        mixer_parameters: what a layer's attention has besides the four projections of a plain one.
     """
 
     vocab: int
@@ -43,11 +48,20 @@ class Shape:
     out_bias: bool | None = None
     head_norms: int = 0
     block_norms: int = 2
+    norm_width: int | None = None
+    elsewhere: int = 0
+    last_norm: bool = True
+    narrow: int | None = None
     sinks: bool = False
     mixture: Mixture | None = None
     latent: Latent | None = None
-    final_norm: bool = True
     position_parameters: int = 0
+    mixer_parameters: int = 0
+
+    @property
+    def vectors(self) -> int:
+        """Width of the token vectors and of the head."""
+        return self.hidden if self.narrow is None else self.narrow
 
     @property
     def dense_layers(self) -> int:
@@ -70,8 +84,11 @@ class Shape:
         family = read.optional("model_type", "llama")
         if family == "parts":
             return _parts(read)
+        if family in GPT_LIKE:
+            return _gpt_like(config)
         if family not in KNOWN:
-            raise UsageError(f"estimates know the families {', '.join(KNOWN)}, not `{family}`")
+            known = ", ".join((*KNOWN, *GPT_LIKE))
+            raise UsageError(f"estimates know the families {known}, not `{family}`")
         gpt2 = family == "gpt2"
         hidden, heads = read.number("hidden_size", "n_embd"), read.number("num_attention_heads", "n_head")
         intermediate = read.optional("intermediate_size") or read.optional("n_inner")
@@ -89,13 +106,14 @@ class Shape:
             kv_heads=kv_heads,
             head_dim=head_dim,
             context=context,
-            tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma"))),
+            tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma", "minicpm"))),
             learned_positions=context if gpt2 else 0,
             attention_bias=bool(read.optional("attention_bias", gpt2)) or family in BIASED_QUERIES,
             mlp_bias=bool(read.optional("mlp_bias", gpt2)),
             layer_norm=gpt2,
             gated=not gpt2,
             out_bias=False if family in BIASED_QUERIES else None,
+            norm_width=0 if family == "olmo" else None,
             head_norms=(heads + kv_heads) * head_dim if family == "olmo2" else HEAD_NORMS.get(family, 0) * head_dim,
             sinks=family == "gpt_oss",
             mixture=Mixture.of(read, family, read.number("num_hidden_layers", "n_layer")),
@@ -104,7 +122,7 @@ class Shape:
 
 
 KNOWN = (
-    *("gpt2", "gemma", "llama", "mistral", "olmo2", "parts", "phi3", "qwen2", "qwen3"),
+    *("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "parts", "phi3", "qwen2", "qwen3"),
     *("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"),
 )
 """The families whose parts are counted here."""
@@ -131,6 +149,13 @@ def _parts(read: "_Reader") -> Shape:
         "shaw": 2 * (2 * distance + 1) * width,
         "transformer_xl": hidden * hidden + 2 * hidden,
     }
+    bias, key_value = bool(read.optional("bias", False)), 2 * read.number("num_key_value_heads") * width
+    mixer = {
+        "gated": hidden * (hidden + bias),
+        # a gate, decay and share of each head, the convolution of 4, the norm of a head; and no biases
+        "gated_delta": hidden * (hidden + 2 * heads) + 4 * (key_value + hidden) + 2 * heads + width
+        - bias * (2 * hidden + key_value),
+    }  # fmt: skip
     return Shape(
         vocab=read.number("vocab_size"),
         hidden=hidden,
@@ -142,15 +167,68 @@ def _parts(read: "_Reader") -> Shape:
         context=context,
         tied=bool(read.optional("tie_word_embeddings", False)),
         learned_positions=context if positions == "learned" else 0,
-        attention_bias=bool(read.optional("bias", False)),
-        mlp_bias=bool(read.optional("bias", False)),
+        attention_bias=bias,
+        mlp_bias=bias,
         layer_norm=read.optional("norm") != "rmsnorm",
         gated=read.optional("mlp") == "gated",
         block_norms=4 if residual == "sandwich" else 2,
-        final_norm=residual not in ("post", "deepnorm"),
+        last_norm=residual not in ("post", "deepnorm"),
         position_parameters=learned.get(str(positions), 0),
         mixture=Mixture.of(read, "parts", read.number("num_hidden_layers")) if read.optional("gate") else None,
+        mixer_parameters=mixer.get(str(read.optional("attention")), 0),
     )
+
+
+GPT_LIKE: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "openai-gpt": lambda c: {
+        **{"learned_positions": c.max_position_embeddings, "last_norm": False},
+        "elsewhere": (c.task_outputs or 0) * (c.hidden_size + 1),
+    },
+    "gpt3": lambda c: {
+        "learned_positions": c.max_position_embeddings,
+        "head_dim": c.heads_width // c.num_attention_heads,
+    },
+    "gpt_neo": lambda c: {"learned_positions": c.max_position_embeddings, "attention_bias": False, "out_bias": True},
+    "opt": lambda c: {
+        **{"learned_positions": c.max_position_embeddings + 2, "last_norm": c.has_final_norm, "narrow": c.narrow},
+        **{"attention_bias": c.enable_bias, "mlp_bias": c.enable_bias},
+        "norm_width": 2 if c.layer_norm_elementwise_affine else 0,
+    },
+    "gpt_neox": lambda c: {"attention_bias": c.attention_bias},
+    "bloom": lambda c: {"elsewhere": 2 * c.hidden_size},
+    "falcon": lambda c: {
+        **{"kv_heads": c.kv_heads, "attention_bias": c.bias, "mlp_bias": c.bias, "block_norms": c.norms_in_block},
+    },
+    "phi": lambda c: {
+        **{"block_norms": 1, "elsewhere": c.vocab_size, "kv_heads": c.num_key_value_heads or c.num_attention_heads},
+        "head_norms": 4 * (c.hidden_size // c.num_attention_heads) if c.qk_layernorm else 0,
+    },
+    "gptj": lambda c: {"attention_bias": False, "block_norms": 1, "elsewhere": c.vocab_size},
+}
+"""Families told as differences from GPT-2: what their own config says of the shape."""
+
+
+def _gpt_like(config: Any) -> Shape:
+    """GPT-2's shape, without learned positions, and what the family changes."""
+    from groundup.models.catalogue import config_from_hf
+    from groundup.models.configs.base import ModelConfig
+
+    c: Any = config
+    if not isinstance(config, ModelConfig):
+        c = config_from_hf(config if isinstance(config, dict) else config.to_dict())
+    numbers = {
+        "vocab": c.vocab_size,
+        "hidden": c.hidden_size,
+        "intermediate": c.intermediate_size or 4 * c.hidden_size,
+        "layers": c.num_hidden_layers,
+        "heads": c.num_attention_heads,
+        "kv_heads": c.num_attention_heads,
+        "head_dim": c.hidden_size // c.num_attention_heads,
+        "context": c.max_position_embeddings,
+        "tied": c.tie_word_embeddings,
+    }
+    parts = {"learned_positions": 0, "attention_bias": True, "mlp_bias": True, "layer_norm": True, "gated": False}
+    return Shape(**{**numbers, **parts, **GPT_LIKE[c.model_type](c)})
 
 
 class _Reader:

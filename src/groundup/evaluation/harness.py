@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.base.console import table
-from groundup.base.errors import DataError
+from groundup.base.errors import DataError, UsageError
 from groundup.base.files import write_atomic
 from groundup.evaluation.likelihood import loglikelihood
 from groundup.evaluation.metrics.statistics import mean
 from groundup.evaluation.perplexity import measure
+from groundup.evaluation.programs import ProgramSettings, ProgramTask, solve
 from groundup.evaluation.task import Task, TextTask, fingerprint, with_shots
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Report:
 def evaluate(
     model: Any,
     tokenizer: "Tokenizer",
-    tasks: Sequence[Task | TextTask],
+    tasks: Sequence[Task | TextTask | ProgramTask],
     *,
     name: str = "model",
     shots: int = 0,
@@ -96,13 +97,14 @@ def evaluate(
     seed: int = 0,
     truncate: bool = False,
     batch_size: int = 16,
+    programs: ProgramSettings | None = None,
 ) -> Report:
     """Measure a model on tasks.
 
     Args:
         model: a causal language model.
         tokenizer: its tokenizer.
-        tasks: questions (Task) or documents (TextTask).
+        tasks: questions (Task), documents (TextTask), or programming problems (ProgramTask).
         name: of the model, for the report.
         shots: answered examples before each question, drawn from the other questions.
         limit: most items a task; a random choice by `seed`.
@@ -110,6 +112,7 @@ def evaluate(
         truncate: leave out the begin of questions that do not fit the context, and count them, where otherwise that
             is an error.
         batch_size: rows at once; it does not change the scores (up to rounding).
+        programs: how programs are sampled and run. They are run only where this is given: a model wrote them.
     """
     scores: list[Score] = []
     for task in tasks:
@@ -117,6 +120,8 @@ def evaluate(
             raise DataError(f"task {task.name} has no items")
         if isinstance(task, TextTask):
             scores += _measure_texts(model, tokenizer, task, limit, seed, batch_size)
+        elif isinstance(task, ProgramTask):
+            scores += _run_programs(model, tokenizer, task, programs, shots, limit, seed, batch_size)
         else:
             scores += _ask(model, tokenizer, task, shots, limit, seed, truncate, batch_size)
     return Report(name, tuple(scores))
@@ -158,6 +163,34 @@ def _measure_texts(
         Score(task.name, task.version, "bits_per_byte", found.bits_per_byte, found.bits_per_byte_stderr, *common),
         Score(task.name, task.version, "perplexity", found.perplexity, math.nan, *common),
     ]
+
+
+def _run_programs(
+    model: Any,
+    tokenizer: "Tokenizer",
+    task: ProgramTask,
+    settings: ProgramSettings | None,
+    shots: int,
+    limit: int | None,
+    seed: int,
+    batch_size: int,
+) -> list[Score]:
+    if settings is None:
+        raise UsageError(
+            f"task {task.name} runs programs that the model writes, in a sandbox that stops accidents but no attacker: "
+            "allow it with --run-programs (in Python: programs=ProgramSettings())"
+        )
+    if shots:
+        raise UsageError(f"task {task.name} has no examples to show: leave shots at 0")
+    problems = [task.problems[i] for i in chosen(len(task), limit, seed)]
+    solved = solve(model, tokenizer, problems, settings, batch_size=batch_size)
+    asked = [[p.prompt, p.test] for p in problems]
+    common = (0, seed, fingerprint([asked, asdict(settings)]), tokenizer.fingerprint())
+    results, scores = [one.scores(settings.ks()) for one in solved], []
+    for metric in results[0]:
+        estimate = mean([result[metric] for result in results])
+        scores.append(Score(task.name, task.version, metric, estimate.value, estimate.stderr, estimate.items, *common))
+    return scores
 
 
 def chosen(length: int, limit: int | None, seed: int) -> list[int]:

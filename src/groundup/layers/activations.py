@@ -27,6 +27,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu2": squared_relu,
     "gelu": F.gelu,  # x * Phi(x), exact through erf (Hendrycks & Gimpel 2016)
     "gelu_new": partial(F.gelu, approximate="tanh"),  # 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+    "gelu_fast": partial(F.gelu, approximate="tanh"),
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
     "silu": F.silu,  # x * sigmoid(x) (Elfwing et al. 2017), also called swish
     "swish": F.silu,

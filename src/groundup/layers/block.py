@@ -55,6 +55,77 @@ class Block(nn.Module):
         return x + self.mlp_dropout(self.feed(self.norm2(x), context))
 
 
+class ParallelBlock(Block):
+    """Both branches read the same stream: x + attn(norm1(x)) + mlp(norm2(x)) (Black et al. 2022, GPT-NeoX).
+
+    x --+-- norm1 -- attn --+--
+        |-- norm2 -- mlp  --|
+        |___________________|
+    """
+
+    layout = "( norm1|norm2 attn|mlp +"
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        attended = self.attn_dropout(self.attn(self.norm1(x), context))
+        return x + (attended + self.mlp_dropout(self.mlp(self.norm2(x))))
+
+
+class OneNormParallelBlock(nn.Module):
+    """Both branches read the same norm: x + attn(norm1(x)) + mlp(norm1(x)) (Wang & Komatsuzaki 2021, GPT-J).
+
+    Args:
+        norm1, attn, mlp: the parts.
+        attn_dropout, mlp_dropout: dropout of the two branches before they are added.
+    """
+
+    layout: ClassVar[str] = "( norm1 attn|mlp +"
+
+    def __init__(
+        self, norm1: nn.Module, attn: nn.Module, mlp: nn.Module, *, attn_dropout: float = 0.0, mlp_dropout: float = 0.0
+    ):
+        super().__init__()
+        self.norm1, self.attn, self.mlp = norm1, attn, mlp
+        self.attn_dropout, self.mlp_dropout = nn.Dropout(attn_dropout), nn.Dropout(mlp_dropout)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        h = self.norm1(x)
+        return x + (self.attn_dropout(self.attn(h, context)) + self.mlp_dropout(self.mlp(h)))
+
+
+class ScaledBlock(Block):
+    """Branches are multiplied before they are added: x + s attn(norm1(x)), then x + s mlp(norm2(x)) (Hu et al. 2024,
+    MiniCPM: s = 1.4 / sqrt(layers), so that depths of a family train alike).
+
+    Args:
+        norm1, attn, norm2, mlp: the parts, as in Block.
+        scale: s.
+        dropouts: see Block.
+    """
+
+    def __init__(
+        self, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module, scale: float, **dropouts: float
+    ):
+        super().__init__(norm1, attn, norm2, mlp, **dropouts)
+        self.scale = scale
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = x + self.attn_dropout(self.attn(self.norm1(x), context)) * self.scale
+        return x + self.mlp_dropout(self.mlp(self.norm2(x))) * self.scale
+
+
+class OneBranchBlock(nn.Module):
+    """A block of one branch: x + mixer(norm1(x)) (Gu & Dao 2023, Mamba)."""
+
+    layout: ClassVar[str] = "( norm1 mixer +"
+
+    def __init__(self, norm1: nn.Module, mixer: nn.Module):
+        super().__init__()
+        self.norm1, self.mixer = norm1, mixer
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return x + self.mixer(self.norm1(x), context)
+
+
 class PostBranchNormBlock(Block):
     """Each branch is normalised at its end: x + norm1(attn(x)), then x + norm2(mlp(x)) (Liu et al. 2021, Swin V2; OLMo
     2, 2024). The stream itself passes unnormalised, as in a pre-norm block.

@@ -32,23 +32,30 @@ class Embedding(nn.Module):
 
 
 class PositionalEmbedding(Embedding):
-    """Token vectors plus a learned vector per position (Radford et al. 2018)."""
+    """Token vectors plus a learned vector per position (Radford et al. 2018).
 
-    def __init__(self, num_embeddings: int, dim: int, max_positions: int, dropout: float = 0.0):
+    Args:
+        num_embeddings, dim, dropout: as in Embedding.
+        max_positions: positions that are learned.
+        offset: rows of the table before that of position 0 (OPT: 2).
+    """
+
+    def __init__(self, num_embeddings: int, dim: int, max_positions: int, dropout: float = 0.0, offset: int = 0):
         super().__init__(num_embeddings, dim, dropout)
-        self.positions = nn.Embedding(max_positions, dim)
+        self.positions = nn.Embedding(max_positions + offset, dim)
+        self.offset = offset
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         return self.dropout(self.placed(x, context))
 
     def placed(self, x: Tensor, context: Context) -> Tensor:
         """The tokens' vectors with their positions in them, before dropout."""
-        learned, asked = self.positions.num_embeddings, context.positions.shape[1]
+        learned, asked = self.positions.num_embeddings - self.offset, context.positions.shape[1]
         if asked > learned and context.documents is None:
             raise UsageError(
                 f"{asked} tokens in a row, but this model has learned {learned} positions: shorten the text"
             )
-        return self.vectors(x) + self.positions(context.positions)
+        return self.vectors(x) + self.positions(context.positions + self.offset)
 
 
 class SegmentEmbedding(PositionalEmbedding):
@@ -76,14 +83,38 @@ def sentence_segments(ids: Tensor, separator: int) -> Tensor:
     return ((ends.cumsum(1) - ends) > 0).long()
 
 
+class NormedEmbedding(Embedding):
+    """Token vectors, normalised before the first block (BLOOM, Le Scao et al. 2022), as given ones are.
+
+    Args:
+        num_embeddings, dim: as in Embedding.
+        norm: over D features.
+    """
+
+    def __init__(self, num_embeddings: int, dim: int, norm: nn.Module):
+        super().__init__(num_embeddings, dim)
+        self.norm = norm
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.norm(self.vectors(x))
+
+
 class ScaledEmbedding(Embedding):
-    """Token vectors times sqrt(dim), the factor rounded to the weights' dtype (Vaswani et al. 2017; Gemma 2024).
+    """Token vectors times a factor, rounded to the weights' dtype (Vaswani et al. 2017; Gemma 2024).
 
     Vectors that come in place of ids pass unchanged.
+
+    Args:
+        num_embeddings, dim: as in Embedding.
+        factor: sqrt(dim) when None.
     """
+
+    def __init__(self, num_embeddings: int, dim: int, factor: float | None = None):
+        super().__init__(num_embeddings, dim)
+        self.factor = dim**0.5 if factor is None else factor
 
     def vectors(self, x: Tensor) -> Tensor:
         if x.is_floating_point():
             return x
-        scale = torch.tensor(self.tokens.embedding_dim**0.5, dtype=self.tokens.weight.dtype)
+        scale = torch.tensor(self.factor, dtype=self.tokens.weight.dtype)
         return self.tokens(x) * scale.to(x.device)

@@ -24,6 +24,17 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
+class PlainLayerNorm(nn.Module):
+    """(x - mean) / sqrt(variance + eps), with nothing learned, computed in float32 (OLMo, Groeneveld et al. 2024)."""
+
+    def __init__(self, dim: int, eps: float = 1e-5):
+        super().__init__()
+        self.dim, self.eps = dim, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.float(), (self.dim,), None, None, self.eps).type_as(x)
+
+
 class StdLayerNorm(nn.Module):
     """(x - mean) / (std + eps) * weight + bias, with the unbiased standard deviation and eps outside the root: the form
     of the Annotated Transformer (Rush 2018).

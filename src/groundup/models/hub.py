@@ -65,8 +65,9 @@ def load_model(
             if _is_tied_copy(model, name):
                 continue
             kept = any(fnmatch.fnmatchcase(name, pattern) for pattern in model.float32)
-            dtype = torch.float32 if kept else wanted_dtype or tensor.dtype
-            weight = torch.empty(tensor.shape, dtype=dtype, device=wanted_device)
+            wanted_here = torch.float32 if kept else wanted_dtype
+            dtype_here = wanted_here if wanted_here is not None and tensor.is_floating_point() else tensor.dtype
+            weight = torch.empty(tensor.shape, dtype=dtype_here, device=wanted_device)
             set_parameter(model, name, weight.copy_(tensor))
     model.tie_weights()
     return model.eval()

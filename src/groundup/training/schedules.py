@@ -152,6 +152,23 @@ class Noam(ScheduleConfig):
         return self.hidden_size**-0.5 * min(s**-0.5, s * self.warmup_steps**-1.5)
 
 
+class SlantedTriangular(ScheduleConfig):
+    """A short rise and a long fall, both straight (Howard & Ruder 2018, ULMFiT, equation 3)."""
+
+    kind: Literal["slanted_triangular"] = "slanted_triangular"
+    cut_frac: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the steps that rise."""
+    ratio: float = Field(default=32.0, ge=1)
+    """How much smaller the lowest rate is than the highest."""
+
+    def factor(self, step: int, total_steps: int, tokens: int = 0) -> float:
+        """(1 + p (ratio - 1)) / ratio, with p from 0 to 1 at the cut and back to 0 at the end."""
+        cut = max(1, math.floor(total_steps * self.cut_frac))
+        # p = t / cut, then 1 - (t - cut) / (cut (1 / cut_frac - 1))
+        p = step / cut if step < cut else 1 - (step - cut) / (cut * (1 / self.cut_frac - 1))
+        return (1 + max(0.0, p) * (self.ratio - 1)) / self.ratio
+
+
 class Milestones(ScheduleConfig):
     """Piecewise constant: the factor falls to `factors[i]` at step `steps[i]`."""
 

@@ -12,6 +12,7 @@ from groundup.generation.generate import generate
 from groundup.models.catalogue import FAMILIES
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
+from groundup.models.configs.rnn import RNNConfig
 from groundup.models.hub import build_model
 from groundup.observe import observe
 from standin import Bytes
@@ -20,6 +21,13 @@ pytest.importorskip("numba")
 
 LLAMA = {"vocab_size": 258, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 LLAMA |= {"num_attention_heads": 4, "max_position_embeddings": 64}
+
+
+LIKE_LLAMA = [
+    f
+    for f in FAMILIES
+    if f != "gpt2" and not f.startswith("rwkv") and LLAMA.keys() <= FAMILIES[f].config.model_fields.keys()
+]
 
 
 def llama(dtype=None, **changes):
@@ -69,7 +77,21 @@ def test_steps_of_a_llama(changes, dtype):
     assert_same_steps(view, plain, even=False)
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "gpt2"])  # it has its own below
+# What the shape of a family needs besides.
+OLDER = {
+    "openai-gpt": {},
+    "gpt3": {"window_size": 4},
+    "gpt_neo": {"window_size": 4},
+    "gpt_neox": {},
+    "bloom": {},
+    "falcon": {"num_kv_heads": 2, "new_decoder_architecture": True},
+    "gptj": {"rotary_dim": 8},
+    "phi": {"intermediate_size": 128, "num_key_value_heads": 2},
+    "opt": {"do_layer_norm_before": False, "word_embed_proj_dim": 32},
+}
+
+
+@pytest.mark.parametrize("family", [name for name in LIKE_LLAMA if name not in (*OLDER, "mamba")])  # theirs are below
 def test_steps_of_every_family(family):
     shape = LLAMA | {"initializer_range": 0.2, "model_type": family}
     window = {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1}
@@ -78,9 +100,68 @@ def test_steps_of_every_family(family):
     model = build_model(config(**shape | {name: v for name, v in window.items() if name in config.model_fields})).eval()
     view = for_decoding(model, fewest_parameters=0)
     assert view is not model
-    assert isinstance(view.blocks["0"], FewRowsBlock) == (family in ("llama", "parts"))
+    assert isinstance(view.blocks["0"], FewRowsBlock) == (family == "llama")
     assert_same_steps(view, model, even=True)
     assert_same_steps(view, model, even=False)
+
+
+@pytest.mark.parametrize("family", OLDER)
+def test_steps_of_the_older_families(family):
+    shape = {name: value for name, value in LLAMA.items() if name != "intermediate_size"}
+    shape |= {"initializer_range": 0.2, "max_position_embeddings": 1024, "vocab_size": 2048}
+    torch.manual_seed(0)
+    model = build_model(FAMILIES[family].config(**shape | OLDER[family])).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    assert isinstance(view.blocks["0"].attn.q_proj, FewRowsLinear)
+    assert_same_steps(view, model, even=True)
+    assert_same_steps(view, model, even=False)
+
+
+@pytest.mark.parametrize("cell", ["simple", "lstm", "gru", "gru_reset_first"])
+def test_steps_of_a_recurrent_model(cell):
+    torch.manual_seed(0)
+    shape = {"vocab_size": 258, "hidden_size": 128, "num_hidden_layers": 2, "cell": cell}
+    model = build_model(RNNConfig(**shape)).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    assert view is not model
+    assert isinstance(view.blocks["0"].rnn.cell.state_proj, FewRowsLinear)
+    assert_same_steps(view, model, even=True)
+    assert_same_steps(view, model, even=False)
+
+
+def test_steps_of_a_mamba():
+    torch.manual_seed(0)
+    config = FAMILIES["mamba"].config(vocab_size=8192, hidden_size=64, num_hidden_layers=2, state_size=4)
+    model = build_model(config).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    assert isinstance(view.blocks["0"].mixer.in_proj, FewRowsLinear)
+    assert_same_steps(view, model, even=True)
+    assert_same_steps(view, model, even=False)
+
+
+def rwkv(family, dtype=None, **own):
+    torch.manual_seed(0)
+    shape = {"vocab_size": 258, "hidden_size": 256, "num_hidden_layers": 2, "model_type": family}
+    model = build_model(FAMILIES[family].config(**shape, **own)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.05)
+    return model.to(dtype)
+
+
+@pytest.mark.parametrize(("family", "own"), [("rwkv", {}), ("rwkv5", {"num_attention_heads": 4})])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_steps_of_an_rwkv(family, own, dtype):
+    model = rwkv(family, dtype, **own)
+    view = for_decoding(model, fewest_parameters=0)
+    assert view is not model
+    assert_same_steps(view, model if dtype is None else in_float32(model), even=False)
+
+
+@pytest.mark.parametrize("family", ["rwkv6", "rwkv7"])
+def test_the_low_rank_networks_of_later_rwkv_stay_as_they_are(family):
+    model = rwkv(family, num_attention_heads=4)
+    assert for_decoding(model, fewest_parameters=0) is model
 
 
 def test_steps_of_a_gpt2():

@@ -66,6 +66,18 @@ def test_settings_that_do_not_go_together_are_refused():
             PartsConfig.parse(values)
 
 
+@pytest.mark.parametrize("attention", ["gated", "gated_delta"])
+def test_estimates_count_these_with_biases_and_shared_keys_too(attention):
+    config = make(attention=attention, bias=True, num_attention_heads=8, num_key_value_heads=2)()
+    assert count_parameters(config) == Parts(config).num_parameters()
+
+
+def test_kinds_of_attention_that_take_no_relative_positions_say_so():
+    for attention, positions in (("performer", "alibi"), ("gated", "shaw")):
+        with pytest.raises(UsageError, match=f"attention {attention} does not go with positions {positions}"):
+            Parts.build(make(attention=attention, positions=positions)())
+
+
 def test_sizes_follow_from_the_choices():
     c = PartsConfig(hidden_size=128, num_attention_heads=8)
     assert (c.num_key_value_heads, c.intermediate_size) == (8, 344)
@@ -146,3 +158,13 @@ def test_the_recipe_trains_with_any_part_exchanged(tmp_path, capsys):
     assert load_model(out / "final").config.positions == "alibi"
     assert main(["train", str(recipe), "--out-dir", str(tmp_path / "no"), *small, "--model.positions", "alibbi"]) == 2
     assert "Did you mean `alibi`" in capsys.readouterr().err
+
+
+def test_the_default_decodes_with_the_compiled_step():
+    pytest.importorskip("numba")
+    from groundup.generation.few_rows import is_standard
+
+    assert is_standard(Parts(PartsConfig(hidden_size=128, intermediate_size=192, num_hidden_layers=1)).blocks["0"])
+    for change in ({"positions": "alibi"}, {"residual": "post"}, {"norm": "layernorm"}, {"mask": "prefix"}):
+        config = PartsConfig(**{"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1, **change})
+        assert not is_standard(Parts(config).blocks["0"]), change

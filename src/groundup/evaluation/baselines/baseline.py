@@ -3,12 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-
 from groundup.base.errors import UsageError
-
-# A document: UTF-8 bytes, or token ids.
-Symbols = bytes | Sequence[int] | np.ndarray
+from groundup.models.ngrams.counts import Symbols as Symbols
 
 
 class Choices(Protocol):

@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from groundup.evaluation.baselines.baseline import NotFitted, Symbols
+from groundup.models.ngrams.counts import symbols
 
 
 class Uniform:
@@ -48,10 +49,3 @@ class Unigram:
         if self._cost is None:
             raise NotFitted(self.name)
         return float(self._cost[symbols(document)].sum())
-
-
-def symbols(document: Symbols) -> np.ndarray:
-    """A document as int64 (n,)."""
-    if isinstance(document, bytes):
-        return np.frombuffer(document, np.uint8).astype(np.int64)
-    return np.asarray(document, np.int64)

@@ -26,6 +26,7 @@ PARTS = (
     (".mlp.experts.", "experts"),
     (".mlp.shared", "shared experts"),
     (".mlp.", "feed-forward"),
+    (".rnn.", "recurrent layers"),
     ("norm", "norms"),
     ("lm_head", "output head"),
 )

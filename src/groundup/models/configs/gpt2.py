@@ -73,6 +73,11 @@ class GPT2Config(ModelConfig):
             )
         return self
 
+    @property
+    def heads_width(self) -> int:
+        """Width of all heads' queries together."""
+        return self.hidden_size
+
     @classmethod
     def translate(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Refuse the variants of attention that are not built here."""
@@ -84,5 +89,5 @@ class GPT2Config(ModelConfig):
         """config.json; our fourth dropout rate is written only where it was set."""
         values = super().to_hf()
         if self.mlp_pdrop is None:
-            del values["mlp_pdrop"]
+            values.pop("mlp_pdrop", None)
         return values

@@ -75,8 +75,12 @@ ROPE_SETTINGS: dict[str, tuple[str, ...]] = {
 """What each rope_type reads besides theta."""
 
 
+CODE = {"max_position_embeddings": 16_384, "rms_norm_eps": 1e-5, "rope_parameters": {"rope_theta": 1_000_000.0}}
+"""What Code Llama (Roziere et al. 2023) changes in Llama 2: longer wavelengths, for files of 16k tokens and more."""
+
+
 class LlamaConfig(ModelConfig):
-    """Llama (Touvron et al. 2023), Llama 2, Llama 3."""
+    """Llama (Touvron et al. 2023), Llama 2, Llama 3, Code Llama."""
 
     architecture: ClassVar[str] = "LlamaForCausalLM"
     partial_rotary: ClassVar[bool] = False
@@ -104,6 +108,19 @@ class LlamaConfig(ModelConfig):
         "llama-2-70b": {
             **{"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64},
             **{"num_key_value_heads": 8, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
+        },
+        "code-llama-7b": {**CODE, "vocab_size": 32_016},
+        "code-llama-13b": {
+            **{"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
+            **{**CODE, "vocab_size": 32_016},
+        },
+        "code-llama-34b": {
+            **{"hidden_size": 8192, "intermediate_size": 22016, "num_hidden_layers": 48, "num_attention_heads": 64},
+            **{**CODE, "num_key_value_heads": 8},
+        },
+        "code-llama-70b": {
+            **{"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64},
+            **{**CODE, "num_key_value_heads": 8, "vocab_size": 32_016},
         },
         "llama-3-8b": {
             **{"vocab_size": 128_256, "intermediate_size": 14_336, "num_key_value_heads": 8},

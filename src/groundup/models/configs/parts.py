@@ -66,9 +66,9 @@ class PartsConfig(ModelConfig):
     positions: str = "rope"
     """rope, rope_interleaved, learned, sinusoidal, alibi, kerple_power, kerple_log, t5, shaw, transformer_xl, none."""
     attention: str = "mha"
-    """mha, gqa, mqa."""
+    """mha, gqa, mqa, gated, performer, dual_chunk, gated_delta."""
     mask: str = "causal"
-    """causal, prefix, unilm, blank_infilling."""
+    """causal, alternating (dense and banded layers), strided, fixed (sparse), prefix, unilm, blank_infilling."""
     mlp: str = "gated"
     """gated, dense."""
     activation: str = "silu"
@@ -81,7 +81,7 @@ class PartsConfig(ModelConfig):
     """normal, gpt2, xavier, orthogonal, deepnorm; deepnorm for such blocks and else normal when not given."""
 
     num_key_value_heads: int | None = Field(default=None, gt=0)
-    """Of gqa; half of the heads when not given. mha has all, mqa one."""
+    """Of gqa and later kinds; half of the heads when not given. mha has all, mqa one."""
     intermediate_size: int | None = Field(default=None, gt=0)
     """Width of the MLP; 4 times hidden_size when not given, 2/3 of that if gated, in multiples of 8."""
     head_dim: int | None = Field(default=None, gt=0)
@@ -113,13 +113,15 @@ class PartsConfig(ModelConfig):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Of embeddings, attention weights and branches."""
     sliding_window: int | None = Field(default=None, gt=0)
-    """causal: tokens that each token sees, itself included; all before it when not given."""
+    """causal: tokens that each token sees, itself included; all before it when not given. alternating: the band."""
+    stride: int = Field(default=16, gt=0)
+    """strided, fixed: reach of the near tokens, and distance of the far ones."""
     rope_parameters: RopeParameters = RopeParameters()
     """Rotary positions."""
     position_buckets: int = Field(default=32, ge=4)
     """t5: rows of the table."""
     max_distance: int = Field(default=128, gt=1)
-    """t5: distances from here on share a bucket. shaw: they share a vector."""
+    """t5: distances from here on share a bucket. shaw: they share a vector. dual_chunk: the longest distance."""
     memory_length: int | None = Field(default=None, gt=0)
     """transformer_xl: remember the hidden vectors of that many tokens of earlier segments, in training too."""
 

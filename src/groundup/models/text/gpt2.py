@@ -53,7 +53,7 @@ class GPT2(CausalLM):
 
     @classmethod
     def weight_map(cls, config: GPT2Config) -> WeightMap:
-        ours, theirs, d = "blocks.{i}.", "transformer.h.{i}.", config.hidden_size
+        ours, theirs, d = "blocks.{i}.", "transformer.h.{i}.", config.heads_width
         return WeightMap(
             rule("embed.tokens", "transformer.wte"),
             rule("embed.positions", "transformer.wpe"),

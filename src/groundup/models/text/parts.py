@@ -16,6 +16,11 @@ from groundup.base.errors import UsageError, did_you_mean
 from groundup.layers import init
 from groundup.layers.activations import activation
 from groundup.layers.attention import Attention
+from groundup.layers.attentions.dual_chunk import DualChunkAttention
+from groundup.layers.attentions.gated import GatedAttention
+from groundup.layers.attentions.gated_delta import GatedDeltaNet
+from groundup.layers.attentions.performer import Performer
+from groundup.layers.attentions.sparse import Fixed, Strided, alternating
 from groundup.layers.block import (
     Block,
     DeepNormBlock,
@@ -46,7 +51,7 @@ from groundup.layers.rope import Rope
 from groundup.models.configs.parts import PartsConfig
 from groundup.models.text.causal_lm import CausalLM
 from groundup.models.text.llama import rope_scaling
-from groundup.state import KVCache, LayerState, SegmentMemory
+from groundup.state import LayerState, SegmentMemory
 from groundup.weights import WeightMap, rule
 
 Part = TypeVar("Part")
@@ -68,7 +73,7 @@ class Parts(CausalLM):
         return self.make_norm() if pick("residual", RESIDUALS, self.config.residual).final_norm else None
 
     def make_mask(self, i: int) -> MaskRule:
-        return pick("mask", MASKS, self.config.mask)(self.config)
+        return pick("mask", MASKS, self.config.mask)(self.config, i)
 
     def make_attention(self, i: int) -> nn.Module:
         c = self.config
@@ -88,7 +93,7 @@ class Parts(CausalLM):
 
     def make_layer_state(self, i: int, max_len: int) -> dict[str, LayerState]:
         memory = self.config.memory_length
-        return {"attn": KVCache(max_len) if memory is None else SegmentMemory(memory)}
+        return super().make_layer_state(i, max_len) if memory is None else {"attn": SegmentMemory(memory)}
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -175,6 +180,26 @@ def with_heads(config: PartsConfig, i: int, kind: type[Attention], settings: dic
     return kind(*sizes, **settings)
 
 
+def in_place_of_attention(
+    other: type[Attention], config: PartsConfig, i: int, kind: type[Attention], settings: dict[str, Any], **more: Any
+) -> nn.Module:
+    """Another kind of attention, where the positions do not ask for one of their own."""
+    if kind is not Attention or "position_bias" in settings:
+        raise UsageError(f"attention {config.attention} does not go with positions {config.positions}")
+    return with_heads(config, i, other, settings | more)
+
+
+def dual_chunk(config: PartsConfig, i: int, kind: type[Attention], settings: dict[str, Any]) -> nn.Module:
+    """Distances up to `max_distance`, half of them exact across the borders of chunks."""
+    sizes = {"chunk_size": config.max_distance, "local_size": config.max_distance // 2}
+    return in_place_of_attention(DualChunkAttention, config, i, kind, settings, **sizes)
+
+
+def gated_delta(config: PartsConfig, i: int, kind: type[Attention], settings: dict[str, Any]) -> nn.Module:
+    """A memory of fixed size; it takes the order of tokens from itself, so `positions` are of the embedding alone."""
+    return GatedDeltaNet(config.hidden_size, config.num_attention_heads, config.num_key_value_heads)
+
+
 def mlp(kind: Callable[..., nn.Module], config: PartsConfig, i: int) -> nn.Module:
     """One of the two feed-forward networks."""
     return kind(config.hidden_size, config.intermediate_size, activation(config.activation), bias=config.bias)
@@ -255,12 +280,19 @@ ATTENTIONS: dict[str, Callable[[PartsConfig, int, type[Attention], dict[str, Any
     "mha": with_heads,
     "gqa": with_heads,
     "mqa": with_heads,
+    "gated": partial(in_place_of_attention, GatedAttention),
+    "performer": partial(in_place_of_attention, Performer),
+    "dual_chunk": dual_chunk,
+    "gated_delta": gated_delta,
 }
-MASKS: dict[str, Callable[[PartsConfig], MaskRule]] = {
-    "causal": lambda c: Causal(c.sliding_window),
-    "prefix": lambda c: Prefix(),
-    "unilm": lambda c: UniLM(),
-    "blank_infilling": lambda c: BlankInfilling(),
+MASKS: dict[str, Callable[[PartsConfig, int], MaskRule]] = {
+    "causal": lambda c, i: Causal(c.sliding_window),
+    "alternating": lambda c, i: alternating(i, c.sliding_window or c.stride),
+    "strided": lambda c, i: Strided(c.stride, "column" if i % 2 else "local"),
+    "fixed": lambda c, i: Fixed(c.stride, "column" if i % 2 else "local"),
+    "prefix": lambda c, i: Prefix(),
+    "unilm": lambda c, i: UniLM(),
+    "blank_infilling": lambda c, i: BlankInfilling(),
 }
 MLPS: dict[str, Callable[[PartsConfig, int], nn.Module]] = {
     "gated": partial(mlp, GatedMLP),

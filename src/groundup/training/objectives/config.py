@@ -38,3 +38,37 @@ class LanguageModelingConfig(ObjectiveConfig):
         from groundup.training.objectives.language_modeling import LanguageModeling
 
         return LanguageModeling(self)
+
+
+class JointFineTuningConfig(ObjectiveConfig):
+    """Fine-tuning for a task together with language modelling (Radford et al. 2018)."""
+
+    kind: Literal["joint_fine_tuning"] = "joint_fine_tuning"
+    task: Literal["classification", "entailment", "similarity", "multiple_choice"] = "classification"
+    """How an example is laid out: see `groundup.data.task_inputs`."""
+    choices: int = Field(default=2, ge=2)
+    """Answers to choose from, in multiple_choice."""
+    language_weight: float = Field(default=0.5, ge=0)
+    """Weight of the language modelling loss; 0.5 in the paper."""
+    chunk_tokens: int = Field(default=1024, ge=1)
+    """Logits are made for so many tokens at a time."""
+
+    def build(self) -> Objective:
+        """The objective."""
+        from groundup.training.objectives.joint_fine_tuning import JointFineTuning
+
+        return JointFineTuning(self)
+
+
+class BidirectionalConfig(ObjectiveConfig):
+    """Maximum likelihood of the next token and of the one before: for models that read from both ends (`elmo`)."""
+
+    kind: Literal["bidirectional_language_modeling"] = "bidirectional_language_modeling"
+    chunk_tokens: int = Field(default=1024, ge=1)
+    """Logits are made for so many tokens at a time."""
+
+    def build(self) -> Objective:
+        """The objective."""
+        from groundup.training.objectives.bidirectional import BidirectionalLanguageModeling
+
+        return BidirectionalLanguageModeling(self)

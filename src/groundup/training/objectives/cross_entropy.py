@@ -37,8 +37,8 @@ def chunked_cross_entropy(
 
     Args:
         hidden: (..., D) vectors.
-        lm_head: from D to V logits. A plain `nn.Linear` takes the path described above; any other module is run chunk
-            by chunk and computed again in the backward pass.
+        lm_head: from D to V logits. What computes as `nn.Linear` does takes the path described above; any other module
+            is run chunk by chunk and computed again in the backward pass.
         labels: (...) int64; -100 is left out.
         chunk: tokens whose logits exist at one time.
         label_smoothing: share of the target spread evenly over all V words.
@@ -54,7 +54,7 @@ def chunked_cross_entropy(
     weight = chosen.sum()
     if not bool(chosen.all()):
         hidden, labels = hidden[chosen], labels[chosen]
-    if type(lm_head) is nn.Linear:
+    if type(lm_head).forward is nn.Linear.forward:
         loss, right = _LinearCrossEntropy.apply(
             hidden, lm_head.weight, lm_head.bias, labels, chunk, label_smoothing, z_loss, accuracy,
             torch.is_grad_enabled(), vars(lm_head).get(FUSED, loss_and_gradient),

@@ -28,15 +28,18 @@ class OptimizerConfig(Config):
     """Decay of matrices; biases, gains and other vectors never decay."""
     decay_embeddings: bool = True
     """Whether embedding tables decay too, as in GPT-2's and GPT-3's rule that every matrix does."""
+    layer_factor: float | None = Field(default=None, ge=1)
+    """Discriminative learning rates: each block's rate is that of the block above it divided by this (Howard & Ruder
+    2018: 2.6). None gives all tensors the same."""
     flat: bool = True
     """Keep weights, gradients and state in flat buffers (fast); off for tensors sharded over devices."""
 
     def build(self, named_parameters: NamedParameters) -> Optimizer:
         """The optimizer over those parameters that require a gradient; it takes over their storage when `flat`."""
-        from groundup.training.optimizers.groups import decay_groups
+        from groundup.training.optimizers.groups import decay_groups, layer_groups
 
         groups = decay_groups(named_parameters, self.weight_decay, decay_embeddings=self.decay_embeddings)
-        return self._make(groups)
+        return self._make(groups if self.layer_factor is None else layer_groups(groups, self.lr, self.layer_factor))
 
     def _make(self, groups: list[dict[str, Any]]) -> Optimizer:
         raise NotImplementedError
@@ -165,7 +168,7 @@ class MuonConfig(OptimizerConfig):
 
     def build(self, named_parameters: NamedParameters) -> Optimizer:
         """Muon over hidden matrices, AdamW over embeddings, output head, biases and norms."""
-        from groundup.training.optimizers.groups import decay_groups, is_embedding
+        from groundup.training.optimizers.groups import decay_groups, is_embedding, layer_groups
         from groundup.training.optimizers.muon import Muon
 
         named = [(name, tensor) for name, tensor in named_parameters if tensor.requires_grad]
@@ -175,6 +178,8 @@ class MuonConfig(OptimizerConfig):
         if others:
             rest = decay_groups(others, self.weight_decay, decay_embeddings=self.decay_embeddings)
             groups += [{**group, "rule": "adamw"} for group in rest]
+        if self.layer_factor is not None:
+            groups = layer_groups(groups, self.lr, self.layer_factor)
         return Muon(
             groups,
             lr=self.lr,

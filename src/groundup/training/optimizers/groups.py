@@ -5,6 +5,7 @@ Decay belongs to matrices, whose scale it bounds. Biases, the gains of norms and
 `decay_embeddings=False` they do not: the rows of rare tokens then keep their size between their few updates.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -46,6 +47,31 @@ def decay_groups(
     without = [pair for pair in chosen if not decays(*pair, decay_embeddings=decay_embeddings)]
     groups = [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def depth(name: str) -> float:
+    """How far above the input a tensor stands, by its name: the embedding 0, block i i + 1, what follows the blocks
+    higher than any.
+    """
+    found = re.search(r"(?:^|\.)blocks\.(\d+)(?:\.|$)", name)
+    if found is not None:
+        return int(found[1]) + 1
+    return 0 if re.search(r"(?:^|\.)embed(?:\.|$)", name) else math.inf
+
+
+def layer_groups(groups: Iterable[dict[str, Any]], lr: float, factor: float) -> list[dict[str, Any]]:
+    """`decay_groups` parted by depth, with a learning rate for each: lr at the top, divided by `factor` for every layer
+    below it (Howard & Ruder 2018, discriminative fine-tuning). The highest layer comes first.
+    """
+    groups = list(groups)
+    levels = sorted({depth(name) for group in groups for name, _ in group["params"]}, reverse=True)
+    parted = []
+    for below, level in enumerate(levels):
+        for group in groups:
+            pairs = [pair for pair in group["params"] if depth(pair[0]) == level]
+            if pairs:
+                parted.append({**group, "params": pairs, "lr": lr / factor**below})
+    return parted
 
 
 def group_table(groups: Iterable[dict[str, Any]]) -> list[tuple[str, tuple[int, ...], float, str]]:

@@ -1,0 +1,60 @@
+"""Mamba (Gu & Dao 2023): no attention and no MLP, but one branch a block, a selective state space between two
+projections. What it remembers is of one size, however long the text.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from groundup.layers import init
+from groundup.layers.block import OneBranchBlock
+from groundup.layers.norms import RMSNorm
+from groundup.layers.selective_scan import SelectiveSSM
+from groundup.models.configs.mamba import MambaConfig
+from groundup.models.text.causal_lm import CausalLM
+from groundup.state import LayerState, RecurrentState
+from groundup.weights import WeightMap, rule
+
+
+class Mamba(CausalLM):
+    """Mamba, 130M to 2.8B."""
+
+    Config = MambaConfig
+    config: MambaConfig
+
+    def make_norm(self) -> nn.Module:
+        return RMSNorm(self.config.hidden_size, self.config.layer_norm_epsilon)
+
+    def make_block(self, i: int) -> nn.Module:
+        c = self.config
+        sizes = (c.hidden_size, c.channels, c.state_size, c.rank, c.conv_kernel)
+        return OneBranchBlock(self.make_norm(), SelectiveSSM(*sizes, bias=c.use_bias, conv_bias=c.use_conv_bias))
+
+    def make_layer_state(self, i: int, max_len: int) -> dict[str, LayerState]:
+        return {"mixer": RecurrentState()}  # type: ignore[dict-item]
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        c = self.config
+        init.normal(self, c.initializer_range)
+        for mixer in (block.mixer for block in self.blocks.values()):
+            mixer.A_log.copy_(torch.arange(1, c.state_size + 1).log().expand_as(mixer.A_log))  # A = -1, -2, .. -N
+            mixer.D.fill_(1)
+            nn.init.uniform_(mixer.dt_proj.weight, -(c.rank**-0.5), c.rank**-0.5)
+            # The time step begins log-uniform between its bounds: its bias is softplus's inverse of it.
+            low, high = math.log(c.time_step_min), math.log(c.time_step_max)
+            step = (torch.rand_like(mixer.dt_proj.bias) * (high - low) + low).exp().clamp(min=c.time_step_floor)
+            mixer.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
+
+    @classmethod
+    def weight_map(cls, config: MambaConfig) -> WeightMap:
+        return WeightMap(
+            rule("embed.tokens", "backbone.embeddings"),
+            rule("blocks.{i}.norm1", "backbone.layers.{i}.norm"),
+            rule("blocks.{i}.mixer", "backbone.layers.{i}.mixer"),
+            rule("norm", "backbone.norm_f"),
+            rule("lm_head", "lm_head"),
+            prefix="backbone.",
+            i=config.num_hidden_layers,
+        )
