@@ -3,8 +3,9 @@
 from families.reference import Reference
 from groundup.models.configs.awd_lstm import AWDLSTMConfig
 
-SHAPE = dict(vocab_size=64, hidden_size=20, embedding_size=12, num_hidden_layers=3)
+SHAPE = dict(vocab_size=64, hidden_size=64, embedding_size=48, num_hidden_layers=2)
 LIGHT = dict(dropout=0.0, layer_dropout=0.0, input_dropout=0.0, word_dropout=0.0, weight_dropout=0.0)
+LIGHT |= dict(activation_penalty=0.0, change_penalty=0.0)
 
 reference = Reference(
     own={

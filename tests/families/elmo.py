@@ -8,7 +8,7 @@ SHAPE = dict(vocab_size=64, hidden_size=12, cell_size=20, num_hidden_layers=2, f
 reference = Reference(
     own={
         "elmo-words": lambda: ElmoConfig(**SHAPE, characters=False),
-        "elmo-without-clipping": lambda: ElmoConfig(**SHAPE, characters=False, clip=None),
+        "elmo-clipped": lambda: ElmoConfig(**SHAPE, characters=False, clip=0.5),
     },
     # 93.6M, 28.0M and 13.6M as published, and the softmax over 793,471 words, which those leave out
     parameters={

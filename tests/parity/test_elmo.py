@@ -123,7 +123,7 @@ def test_spelling():
 @pytest.mark.row("LM-06", reference="torch.nn.LSTM with projections, one a direction and layer")
 @pytest.mark.parametrize("characters", [True, False])
 def test_both_directions_equal_torchs_lstms(characters):
-    model = elmo(characters=characters, clip=None)
+    model = elmo(characters=characters)
     x = ids()
     with torch.no_grad():
         start = model.embed(x, Context(torch.arange(9)[None]))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from groundup.benchmarks.family_shapes import Size
     from groundup.models.configs.base import ModelConfig
 
 
@@ -51,6 +52,54 @@ class Case:
         if self.family == "llama":
             return LlamaConfig(**shape, intermediate_size=self.hidden)
         return GPT2Config(**shape, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0)
+
+
+@dataclass(frozen=True)
+class FamilyCase(Case):
+    """A family at the size of all (`bench families`): its name tells everything, so a worker can make it again."""
+
+    parameters: int = 0
+
+    @classmethod
+    def make(cls, family: str, size: "Size", batch: int) -> "FamilyCase":
+        """The case of one family."""
+        from groundup.benchmarks.family_shapes import count, equal_size
+
+        numbers = (size.layers, size.width, size.heads, size.context, batch, size.vocabulary)
+        name = ":".join(["family", family, *map(str, numbers), str(size.parameters)])
+        return cls(name, family, *numbers, parameters=count(equal_size(family, size)))
+
+    @property
+    def title(self) -> str:
+        """`llama 6x256, 6,012,160 parameters, context 256, batch 8`."""
+        return (
+            f"{self.family} {self.layers}x{self.width}, {self.parameters:,} parameters, context {self.context}, "
+            f"batch {self.batch}"
+        )
+
+    def config(self) -> "ModelConfig":
+        """The model's shape, without dropout."""
+        from groundup.benchmarks.family_shapes import equal_size
+
+        return equal_size(self.family, self._size(self.name)[0])
+
+    @classmethod
+    def read(cls, name: str) -> "FamilyCase":
+        """A case from its name."""
+        size, batch = cls._size(name)
+        return cls.make(name.split(":")[1], size, batch)
+
+    @staticmethod
+    def _size(name: str) -> "tuple[Size, int]":
+        from groundup.benchmarks.family_shapes import Size
+
+        layers, width, heads, context, batch, vocabulary, parameters = map(int, name.split(":")[2:])
+        return Size(layers, width, heads, context, vocabulary, parameters), batch
+
+
+def find_case(name: str) -> Case:
+    """A case by its name."""
+    return FamilyCase.read(name) if name.startswith("family:") else CASES[name]
 
 
 CASES = {

@@ -45,9 +45,9 @@ class Worker:
     """A trainer, made when it is first needed."""
 
     def __init__(self, spec: dict[str, Any]):
-        from groundup.benchmarks.train_cases import CASES
+        from groundup.benchmarks.train_cases import find_case
 
-        self.spec, self.case = spec, CASES[spec["case"]]
+        self.spec, self.case = spec, find_case(spec["case"])
         self.device = spec.get("device", "cpu")
         self.trainer: Any = None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from groundup.base.console import say, table
+from groundup.base.errors import UsageError, did_you_mean
 from groundup.commands.command import Command
 
 if TYPE_CHECKING:
@@ -216,6 +217,128 @@ class BenchTokenizers(Bench):
             peaks = (f"{name} {peak:,.0f} MB" for name, peak in one.more["memory_mb"].items() if peak is not None)
             say(f"{one.case}, peak memory: {', '.join(peaks)}")
         return found
+
+
+class BenchAttention(Bench):
+    """Causal multi-head attention written in ten ways: all must give the same before any is timed."""
+
+    tokens: list[int] = Field(default=[256, 1024], min_length=1)
+    """Tokens of a row; each number is a case."""
+
+    rows: int = Field(default=4, ge=1)
+    """Rows of a batch."""
+
+    width: int = Field(default=768, ge=1)
+    """Features of a token."""
+
+    heads: int = Field(default=12, ge=1)
+    """Attention heads."""
+
+    backward: bool = False
+    """Measure the forward and backward pass; False: the forward pass alone."""
+
+    implementations: list[str] = []
+    """Only these, beside ours; all when not given. FlexAttention is left out unless named: it is compiled first."""
+
+    repeats: int = Field(default=3, ge=1)
+    """Calls in a measurement."""
+
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; None takes all that this process may use."""
+
+    seed: int = 0
+    """Of weights and input."""
+
+    device: str = "cpu"
+    """Where all compute: cpu, cuda, cuda:1, mps, or auto."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights and input."""
+
+    def measure(self) -> "Sequence[Comparison]":
+        """Every way, in turn, for each number of tokens."""
+        import torch
+
+        from groundup.base.device import choose_dtype
+        from groundup.benchmarks.attention import Work, measure
+        from groundup.benchmarks.attention_cases import IMPLEMENTATIONS, OURS
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        ways = [name for text in self.implementations for name in text.split(",")]
+        ways = ways or [name for name in IMPLEMENTATIONS if name != "FlexAttention"]
+        where = (torch.device(device_of(self.device)), choose_dtype(self.dtype), self.seed)
+        found = []
+        for tokens in self.tokens:
+            shape = (self.rows, tokens, self.width, self.heads, self.backward, self.repeats)
+            found += measure(Work(*shape, *where), ways, self.rounds)
+        for one in found:
+            times = ", ".join(f"{name} {time:.3g} ms" for name, time in one.theirs_variants.items())
+            share = f"{one.more['fraction_of_peak']:.0%} of the speed of a large product measured here"
+            say(f"{one.case}: {OURS} {one.ours:.3g} ms, {share}; {times}")
+        return found
+
+
+class BenchFamilies(Bench):
+    """Training and decoding of every family at equal size, beside transformers where it has the family."""
+
+    families: list[str] = []
+    """Which; all when not given: `llama,mixtral,rwkv7`."""
+    rounds: int = Field(default=3, ge=1)
+    """Turns that everybody gets; medians are shown."""
+    seconds: float = Field(default=2.0, ge=0)
+    """Length of a training turn; it has at least one update."""
+    layers: int = Field(default=6, ge=1)
+    """Blocks."""
+    width: int = Field(default=256, ge=32)
+    """Width of the residual stream."""
+    heads: int = Field(default=8, ge=1)
+    """Query heads."""
+    context: int = Field(default=256, ge=8)
+    """Tokens of a training row."""
+    batch: int = Field(default=8, ge=1)
+    """Rows of an update."""
+    vocabulary: int = Field(default=2048, ge=64)
+    """Token ids."""
+    parameters: int = Field(default=6_000_000, gt=0)
+    """Of each model: the feed-forward network is as wide as it takes."""
+    new: int = Field(default=64, ge=2)
+    """Tokens decoded."""
+    work: list[Literal["training", "decoding"]] = ["training", "decoding"]
+    """What to measure."""
+    compile: bool = False
+    """Compiled variants take part in training too; compiling takes minutes."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of every process; all processors when not given."""
+    device: str = "cpu"
+    """Where all compute: cpu, cuda, cuda:1, mps, or auto."""
+
+    def measure(self) -> "Sequence[Comparison]":
+        """One family after the other; contenders take turns."""
+        from groundup.benchmarks.families import Work, measure
+        from groundup.benchmarks.family_shapes import Size, trainable_families
+
+        known = trainable_families()
+        chosen = [name for text in self.families for name in text.split(",")] or known
+        for name in chosen:
+            if name not in known:
+                raise UsageError(f"no family `{name}`.{did_you_mean(name, known)} One of: {', '.join(known)}")
+        size = Size(self.layers, self.width, self.heads, self.context, self.vocabulary, self.parameters)
+        return measure(
+            Work(
+                tuple(chosen),
+                size,
+                batch=self.batch,
+                rounds=self.rounds,
+                seconds=self.seconds,
+                new=self.new,
+                threads=self.threads,
+                training="training" in self.work,
+                decoding="decoding" in self.work,
+                compile=self.compile,
+                device=device_of(self.device),
+            )
+        )
 
 
 def results_table(found: "Sequence[Comparison]") -> str:

@@ -7,6 +7,7 @@ can be exchanged. What depends on x alone (the larger half of the work) is one p
 product with h waits for the step before.
 """
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -222,7 +223,7 @@ class Recurrent(nn.Module):
             return x.new_zeros(*x.shape[:2], self.cell.widths[0])
         kept = None if context.state is None else context.state.layers[self.path]
         # The state is kept in the weights' own type: 16 bits are too few for a sum over a whole text.
-        with torch.autocast(x.device.type, enabled=False):
+        with contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             inputs = sequences.take(x).to(self.cell.state_proj.weight.dtype)
             before = self._recall(kept, sequences)
             y, after = self.run(inputs, sequences.sizes, before)
@@ -233,7 +234,7 @@ class Recurrent(nn.Module):
     def run(self, x: Tensor, sizes: list[int], memory: Memory) -> tuple[Tensor, Memory]:
         """Outputs (N, H) of the tokens x (N, D), laid out step by step, and the state (S, H) after each document."""
         weight = F.dropout(self.cell.state_proj.weight, self.weight_dropout, self.training)
-        if self.fused and self._plain() and self.cell.kernel() is not None:
+        if self.fused and self._plain() and self.cell.kernel() is not None and not x.is_meta:
             return self._kernel(x, sizes, memory, weight)
         project: Activation = self.cell.state_proj
         if self.training and self.weight_dropout:

@@ -67,7 +67,10 @@ class Sequences:
     @cached_property
     def step(self) -> Tensor:
         """(N,) int64, the number of each token in its document."""
-        return torch.repeat_interleave(torch.arange(len(self.sizes), device=self.order.device), self.begin.diff())
+        steps = torch.arange(len(self.sizes), device=self.order.device)
+        if self._even:  # known without asking the device
+            return steps.repeat_interleave(len(self.rows))
+        return steps.repeat_interleave(self.begin.diff())
 
     @cached_property
     def document(self) -> Tensor:
@@ -77,7 +80,14 @@ class Sequences:
     @cached_property
     def lengths(self) -> Tensor:
         """(S,) int64, tokens of each document."""
+        if self._even:
+            return torch.full_like(self.rows, len(self.sizes))
         return torch.bincount(self.document, minlength=len(self.rows))
+
+    @property
+    def _even(self) -> bool:
+        """Whether all documents are of one length."""
+        return all(size == len(self.rows) for size in self.sizes)
 
     def backwards(self) -> "Sequences":
         """The same documents, each read from its last token to its first."""

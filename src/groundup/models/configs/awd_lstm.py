@@ -24,7 +24,7 @@ class AWDLSTMConfig(RNNConfig):
     """The family."""
     hidden_size: int = Field(default=1150, gt=0)
     """Width of the layers between the first and the last."""
-    embedding_size: int | None = Field(default=400, gt=0)
+    embedding_size: int = Field(default=400, gt=0)  # type: ignore[assignment]
     """Width of the token vectors and of the last layer."""
     num_hidden_layers: int = Field(default=3, gt=0)
     """Recurrent layers."""

@@ -19,9 +19,9 @@ class ElmoConfig(ModelConfig):
     fixed: ClassVar[dict[str, Any]] = {"num_attention_heads": 1, "tie_word_embeddings": False}
     sizes: ClassVar[dict[str, dict[str, Any]]] = {
         # The released models; without the softmax over 793,471 words they have 93.6M, 28.0M and 13.6M parameters
-        "elmo-original": {"vocab_size": 793_471},
-        "elmo-medium": {"vocab_size": 793_471, "hidden_size": 256, "cell_size": 2048, "highways": 1},
-        "elmo-small": {"vocab_size": 793_471, "hidden_size": 128, "cell_size": 1024, "highways": 1},
+        "elmo-original": {"vocab_size": 793_471, "clip": 3.0},
+        "elmo-medium": {"vocab_size": 793_471, "hidden_size": 256, "cell_size": 2048, "highways": 1, "clip": 3.0},
+        "elmo-small": {"vocab_size": 793_471, "hidden_size": 128, "cell_size": 1024, "highways": 1, "clip": 3.0},
     }
 
     model_type: Literal["elmo"] = "elmo"
@@ -46,8 +46,8 @@ class ElmoConfig(ModelConfig):
     """Characters of a token; the rest of a longer one is left out."""
     highways: int = Field(default=2, ge=0)
     """Highway layers over the convolutions."""
-    clip: float | None = Field(default=3.0, gt=0)
-    """Largest size of the cells' and outputs' entries."""
+    clip: float | None = Field(default=None, gt=0)
+    """Largest size of the cells' and outputs' entries (3 in the released models); none when not given."""
     dropout: Probability = 0.0
     """Of the token vectors and of each layer's outputs (0.1 in the paper)."""
     max_position_embeddings: int | None = Field(default=None, gt=0)  # type: ignore[assignment]

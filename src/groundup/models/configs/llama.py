@@ -51,13 +51,14 @@ class RopeParameters(Config):
         return self
 
     def used(self) -> dict[str, Any]:
-        """The settings that count for this type, those not given left out."""
+        """The settings that count for this type; what transformers takes as given is left out."""
         kept = {"rope_type", "rope_theta", *ROPE_SETTINGS[self.rope_type]}
         if self.partial_rotary_factor != 1:
             kept.add("partial_rotary_factor")
-        return {
-            name: value for name, value in self.model_dump(mode="json").items() if name in kept and value is not None
-        }
+        usual = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
+        kept -= {name for name, value in usual.items() if getattr(self, name) == value}
+        values = self.model_dump(mode="json")
+        return {name: value for name, value in values.items() if name in kept and value is not None}
 
 
 ROPE_SETTINGS: dict[str, tuple[str, ...]] = {
