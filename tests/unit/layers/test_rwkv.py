@@ -368,6 +368,7 @@ HEADS = {"num_attention_heads": 2}
 COMPARED = {
     "gpt2": HEADS | {"max_position_embeddings": 64, "tie_word_embeddings": False},
     "llama": HEADS,
+    "rwkv3": {},
     "rwkv": {},
     "rwkv5": HEADS,
     "rwkv6": HEADS | {"mix_rank": 8, "decay_rank": 8},
