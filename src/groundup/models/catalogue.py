@@ -27,9 +27,9 @@ from groundup.models.configs.mistral import MistralConfig
 from groundup.models.configs.ngram import NGramConfig
 from groundup.models.configs.olmo import OlmoConfig
 from groundup.models.configs.olmo2 import Olmo2Config
-from groundup.models.configs.parts import PartsConfig
 from groundup.models.configs.openai_gpt import OpenAIGPTConfig
 from groundup.models.configs.opt import OPTConfig
+from groundup.models.configs.parts import PartsConfig
 from groundup.models.configs.phi import PhiConfig
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
