@@ -15,7 +15,7 @@ from typing import Any
 from groundup.base.console import say, table, warn
 from groundup.base.errors import GroundupError, UsageError
 from groundup.benchmarks import generate
-from groundup.benchmarks.family_shapes import Size
+from groundup.benchmarks.family_shapes import Size, equal_size
 from groundup.benchmarks.rounds import Comparison, compare, in_turn
 from groundup.benchmarks.train import Settings, Trainee, starts
 from groundup.benchmarks.train_cases import FamilyCase
