@@ -45,6 +45,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "shannon": ("entropy:Shannon", "The Shannon game: guess a text letter by letter, you or a model"),
     "correct": ("correct:Correct", "Spelling by the noisy channel: argmax P(words) P(typed | words)"),
     "export hf": ("export:ExportHF", "Write a complete Hugging Face folder"),
+    "export rwkv": ("export:ExportRWKV", "Write an RWKV model as a .pth file in its authors' layout"),
     "export weights": ("export:ExportWeights", "Write the tensors alone, as .pth or safetensors"),
     "models list": ("models_list:ModelsList", "The families and sizes that can be built or loaded"),
     "models show": ("models_show:ModelsShow", "A model's facts, architecture, parameters and tensors"),
@@ -57,6 +58,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "estimate params": ("estimate:EstimateParams", "Parameters of a model, part by part"),
     "estimate memory": ("estimate:EstimateMemory", "Memory of training or inference"),
     "estimate flops": ("estimate:EstimateFlops", "Floating-point operations of training or inference"),
+    "bench attention": (
+        "bench:BenchAttention",
+        "Measure attention written in ten ways, after checking that they agree",
+    ),
     "bench startup": ("bench:BenchStartup", "Measure the start: import and --help, beside our peers"),
     "bench families": ("bench:BenchFamilies", "Measure every model family at equal size, beside transformers"),
     "bench generate": ("bench:BenchGenerate", "Measure decoding beside transformers: one row, and several at once"),

@@ -4,6 +4,7 @@
         model(ids)
     seen["blocks.3"]                # (B, T, D), the residual stream after block 3
     seen.attention("blocks.3.attn") # (B, H, T, S), recomputed from its queries and keys
+    seen.loads("blocks.3.mlp")      # (E,), how many tokens each expert got: of a mixture whose `.mlp.gate` is observed
 
     with observe(model, {"blocks.3.mlp": lambda output: output * 0}):
         model(ids)                  # without block 3's MLP
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from groundup.base.errors import UsageError
 from groundup.layers.attention import AttentionCore
+from groundup.layers.moe.routing import Routing
 
 Edit = Callable[[Any], Any]
 
@@ -75,7 +77,7 @@ class Observation:
         return hook
 
     def _kept(self, value: Any) -> Any:
-        return value.detach() if self._detach and isinstance(value, Tensor) else value
+        return value.detach() if self._detach and isinstance(value, Tensor | Routing) else value
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.calls:
@@ -102,6 +104,14 @@ class Observation:
         with torch.no_grad():
             return module.weights(q, k, mask)
 
+    def loads(self, name: str, call: int = -1) -> Tensor:
+        """How many tokens each expert of a mixture got, (E,), from its gate, which must be among those observed."""
+        gate = name if name in self.calls else name + ".gate"
+        routing = self.calls.get(gate, [None])[call]
+        if not isinstance(routing, Routing):
+            raise KeyError(f"{name} has no observed gate: observe '{gate}' as well")
+        return routing.loads
+
 
 def observe(
     model: nn.Module, patterns: str | Iterable[str] | Mapping[str, Edit | None], detach: bool = True
@@ -115,7 +125,8 @@ def observe(
         detach: keep tensors without their gradient history.
 
     Returns:
-        A context manager; what it yields holds what was seen. Observe `*.attn.core` for attention weights.
+        A context manager; what it yields holds what was seen. Observe `*.attn.core` for attention weights, `*.mlp.gate`
+        for the loads of experts.
     """
     if isinstance(patterns, str):
         patterns = [patterns]

@@ -53,6 +53,6 @@ def replace(model: nn.Module, patterns: str | Iterable[str], make: Callable[[nn.
 
 def _keep_mode(old: nn.Module, new: nn.Module) -> nn.Module:
     """The new part trains or not as the old one did, and remembers the same part of a state."""
-    if hasattr(old, "path") and not hasattr(new, "path"):
+    if hasattr(old, "path") and not getattr(new, "path", ""):
         new.path = old.path  # type: ignore[assignment]
     return new.train(old.training)

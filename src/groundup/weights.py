@@ -96,6 +96,39 @@ class FusedHeads:
         return [torch.cat(heads, dim=1).flatten(0, 2)]
 
 
+class Stacked:
+    """Several tensors of one shape (experts) are one of ours, side by side along a new first dimension."""
+
+    def load(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Join."""
+        return [torch.stack(tensors)]
+
+    def save(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Take apart."""
+        return list(tensors[0].unbind())
+
+
+class WithinHeads:
+    """One tensor of theirs holds several of ours head by head along dimension 0: in each head first the rows of the
+    first, then those of the second.
+
+    Args:
+        heads: how many.
+        sizes: rows of each tensor in a head.
+    """
+
+    def __init__(self, heads: int, *sizes: int):
+        self.heads, self.sizes = heads, sizes
+
+    def load(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Split."""
+        return [part.flatten(0, 1) for part in tensors[0].unflatten(0, (self.heads, -1)).split(self.sizes, dim=1)]
+
+    def save(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Join."""
+        return [torch.cat([tensor.unflatten(0, (self.heads, -1)) for tensor in tensors], dim=1).flatten(0, 1)]
+
+
 class Mapped:
     """Every tensor passes through a function that has an inverse."""
 

@@ -6,6 +6,7 @@ from families.reference import Reference
 from families.shapes import GROUPED
 
 reference = Reference(
+    rows=("LM-34",),
     cases={
         "mistral": lambda: tf.MistralConfig(**GROUPED, sliding_window=5),
         "mistral-without-window": lambda: tf.MistralConfig(**GROUPED, sliding_window=None),

@@ -11,18 +11,39 @@ CHOICES = {
     ),
     "norm": ("layernorm", "std_layernorm"),
     "residual": ("post", "sandwich", "end", "deepnorm"),
-    "attention": ("gqa", "mqa"),
+    "attention": ("gqa", "mqa", "gated", "dual_chunk", "performer", "gated_delta"),
     "mlp": ("dense",),
-    "mask": ("prefix",),
+    "gate": (
+        "dense", "top_k", "gshard", "switch", "base", "expert_choice", "group_limited", "loss_free",
+    ),
+    "mask": ("prefix", "alternating", "strided", "fixed"),
     "initializer": ("gpt2", "xavier", "orthogonal"),
 }  # fmt: skip
 SMALL = {name: LLAMA[name] for name in LLAMA if name != "intermediate_size"} | {"num_hidden_layers": 2}
 
 
 def make(**choice):
-    return lambda: PartsConfig(**SMALL | {"position_buckets": 8, "max_distance": 6} | choice)
+    return lambda: PartsConfig(**SMALL | {"position_buckets": 8, "max_distance": 6, "stride": 3} | choice)
 
+
+SUMS = ("performer", "gated_delta")
+"""Attention that remembers sums: `parts_of_sums.py` holds it."""
 
 reference = Reference(
-    own={f"parts-{value}": make(**{name: value}) for name, values in CHOICES.items() for value in values},
+    # Du et al. 2021 as 1.2T (96.6B active), Artetxe et al. 2021 as 15B, 52B, 207B and 1.1T: counts of these
+    # shapes by the formulas of the papers
+    parameters={
+        "glam-64b-64e": 1_161_756_418_048,
+        "facebook-moe-15b": 14_605_713_408,
+        "facebook-moe-52b": 51_831_371_776,
+        "facebook-moe-207b": 207_144_611_840,
+        "facebook-moe-1.1t": 1_104_219_021_312,
+    },
+    theirs_count=False,
+    own={
+        f"parts-{value}": make(**{name: value})
+        for name, values in CHOICES.items()
+        for value in values
+        if value not in SUMS
+    },
 )

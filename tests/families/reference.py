@@ -25,6 +25,8 @@ class Reference:
         older: keys inside rope_parameters -> how older config.json call them, where not by the same name.
         takes_positions: whether transformers takes position_ids; else it counts along the attention mask.
         trims: whether a state of this family can be trimmed.
+        packs: whether a row may hold several documents.
+        masks: whether transformers' model of this family heeds `attention_mask`.
         rtol, atol: allowed difference of logits and gradients; None for torch.testing's. Say why in the file.
     """
 
@@ -41,6 +43,8 @@ class Reference:
     older: dict[str, str] = field(default_factory=dict)
     takes_positions: bool = True
     trims: bool = True
+    packs: bool = True
+    masks: bool = True
     rtol: float | None = None
     atol: float | None = None
 

@@ -65,3 +65,6 @@ def _disturb(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
+        for name, buffer in model.named_buffers():
+            if name.endswith(("e_score_correction_bias", "gate.correction")):
+                buffer.add_(torch.randn_like(buffer) * 0.1)

@@ -26,7 +26,7 @@ from families.tiny import ids, make_ours
 from groundup.cli import main
 from groundup.estimates import flops, memory, params
 from groundup.estimates.shape import GPT_LIKE, Shape
-from groundup.models.catalogue import config_of_size
+from groundup.models.catalogue import config_of_size, model_class
 from groundup.training.optimizers.config import AdaFactorConfig, AdamWConfig, MuonConfig, SGDConfig
 
 GPT2 = GPT2Config(
@@ -298,3 +298,49 @@ def test_families_told_from_gpt2(name, tmp_path):
     assert flops.flops(model.config, seq_len=12, batch=2).forward == counter.get_total_flops()
     heads = [int(linear.weight.numel()) for linear in model.modules() if isinstance(linear, nn.Linear)]
     assert params.matrix_parameters(model.config) == sum(heads)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("mixtral-8x7b", 12.9),  # Jiang et al. 2024
+        ("mixtral-8x22b", 39),
+        ("qwen1.5-moe-a2.7b", 2.7),
+        ("qwen2-57b-a14b", 14),
+        ("qwen3-30b-a3b", 3.3),
+        ("qwen3-235b-a22b", 22),
+        ("deepseek-v2", 21),
+        ("deepseek-v3", 37),
+        ("glam-64b-64e", 96.6),
+    ],
+)
+def test_active_parameters_are_the_published_ones(name, billions):
+    config = config_of_size(name)
+    active = params.active_parameters(config)
+    assert active / 1e9 == pytest.approx(billions, rel=0.03)
+    with torch.device("meta"):
+        model = model_class(config)(config)
+    idle = sum(
+        p.numel() * (1 - config.num_experts_per_tok / len(p)) for n, p in model.named_parameters() if ".experts." in n
+    )
+    assert active == model.num_parameters() - round(idle)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2-moe-mixed", "deepseek-v3", "deepseek-v2-plain-queries", "gpt-oss"])
+def test_mixtures_and_latents_have_the_flops_that_torch_counts(name, tmp_path):
+    """torch counts products, the grouped one as 2 M F D."""
+    from families.tiny import make_ours
+
+    model = make_ours(name, tmp_path)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        model(torch.ones(1, 8, dtype=torch.int64))
+    # a sink is one more key and value: 8 queries of 4 heads in 3 layers
+    sinks = 3 * 4 * 8 * 2 * 2 * model.config.head_dim if name == "gpt-oss" else 0
+    weighing = 2 * 8 * model.config.hidden_size * model.config.num_experts_per_tok * mixtures(model)
+    gates = 2 * 8 * model.config.hidden_size * mixtures(model) if name.startswith("qwen2") else 0
+    assert flops.flops(model.config, 8).forward == counter.get_total_flops() - sinks - weighing - gates
+
+
+def mixtures(model):
+    return sum(hasattr(block.mlp, "experts") for block in model.blocks.values())

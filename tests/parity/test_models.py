@@ -41,7 +41,10 @@ def test_gradients_are_equal(pair):
     x = ids()
     for logits in (ours(x), theirs(x).logits):
         F.cross_entropy(logits[:, :-1].flatten(0, 1), x[:, 1:].flatten()).backward()
-    mine = {name: p.grad for name, p in ours.named_parameters()}
+    parameters = dict(ours.named_parameters())
+    mine = {name: parameters[name].grad if name in parameters else t for name, t in ours.state_dict().items()}
+    if ours.config.tie_word_embeddings:
+        mine.pop("lm_head.weight")
     renamed = dict(ours.weight_map(ours.config).save(mine, mine.__getitem__))
     for parameter in theirs.parameters():  # their file tells how a gradient is called, and laid out, on disk
         parameter.data = parameter.grad
@@ -72,8 +75,12 @@ def test_left_padded_rows_equal_transformers_and_each_row_alone(pair):
     positions = (documents.cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
         plain, prefilled = ours(x, documents=documents), ours(x, documents=documents, state=state)
-        counted = {"position_ids": positions} if reference.takes_positions else {}
-        expected = theirs(x, attention_mask=documents, **counted).logits
+        if reference.masks:
+            counted = {"position_ids": positions} if reference.takes_positions else {}
+            expected = theirs(x, attention_mask=documents, **counted).logits
+        else:
+            alone = [theirs(x[row : row + 1, -n:]).logits for row, n in enumerate(lengths)]
+            expected = torch.cat([F.pad(logits, (0, 0, 12 - logits.shape[1], 0)) for logits in alone])
         step = ids(rows=3, length=1, seed=2)
         stepped = ours(step, state=state)
         for row, n in enumerate(lengths):
@@ -141,6 +148,14 @@ def test_older_spellings_of_the_config_load_alike(pair):
         assert torch.equal(load_model(folder / "theirs")(ids()), ours(ids()))
 
 
+def without_older_words(value):
+    """transformers keeps `type` beside `rope_type`, and what a file says although it is the usual value."""
+    if not isinstance(value, dict) or "rope_type" not in value:
+        return value
+    usual = {"beta_fast": 32, "beta_slow": 1, "type": value["rope_type"]}
+    return {k: v for k, v in value.items() if usual.get(k) != v}
+
+
 @pytest.mark.parametrize("name", RELEASED)
 def test_released_configs_of_their_time(name):
     """config.json in the spelling of its time: transformers reads the same from it and from what we write."""
@@ -149,7 +164,7 @@ def test_released_configs_of_their_time(name):
     again = tf.AutoConfig.for_model(**ours.to_hf())
     nothing_computed = {"transformers_version", "dtype", "architectures", "_name_or_path"}
     for key in set(type(theirs)().to_dict()) - nothing_computed:
-        assert getattr(again, key) == getattr(theirs, key), key
+        assert without_older_words(getattr(again, key)) == without_older_words(getattr(theirs, key)), key
     assert config_from_hf(ours.to_hf()).to_hf() == ours.to_hf()
     unused = set(RELEASED[name].unused)
     assert {**ours.to_hf(), **config_of_size(name).model_dump(include=unused)} == {

@@ -219,6 +219,66 @@ class BenchTokenizers(Bench):
         return found
 
 
+class BenchAttention(Bench):
+    """Causal multi-head attention written in ten ways: all must give the same before any is timed."""
+
+    tokens: list[int] = Field(default=[256, 1024], min_length=1)
+    """Tokens of a row; each number is a case."""
+
+    rows: int = Field(default=4, ge=1)
+    """Rows of a batch."""
+
+    width: int = Field(default=768, ge=1)
+    """Features of a token."""
+
+    heads: int = Field(default=12, ge=1)
+    """Attention heads."""
+
+    backward: bool = False
+    """Measure the forward and backward pass; False: the forward pass alone."""
+
+    implementations: list[str] = []
+    """Only these, beside ours; all when not given. FlexAttention is left out unless named: it is compiled first."""
+
+    repeats: int = Field(default=3, ge=1)
+    """Calls in a measurement."""
+
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; None takes all that this process may use."""
+
+    seed: int = 0
+    """Of weights and input."""
+
+    device: str = "cpu"
+    """Where all compute: cpu, cuda, cuda:1, mps, or auto."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights and input."""
+
+    def measure(self) -> "Sequence[Comparison]":
+        """Every way, in turn, for each number of tokens."""
+        import torch
+
+        from groundup.base.device import choose_dtype
+        from groundup.benchmarks.attention import Work, measure
+        from groundup.benchmarks.attention_cases import IMPLEMENTATIONS, OURS
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        ways = [name for text in self.implementations for name in text.split(",")]
+        ways = ways or [name for name in IMPLEMENTATIONS if name != "FlexAttention"]
+        where = (torch.device(device_of(self.device)), choose_dtype(self.dtype), self.seed)
+        found = []
+        for tokens in self.tokens:
+            shape = (self.rows, tokens, self.width, self.heads, self.backward, self.repeats)
+            found += measure(Work(*shape, *where), ways, self.rounds)
+        for one in found:
+            times = ", ".join(f"{name} {time:.3g} ms" for name, time in one.theirs_variants.items())
+            share = f"{one.more['fraction_of_peak']:.0%} of the speed of a large product measured here"
+            say(f"{one.case}: {OURS} {one.ours:.3g} ms, {share}; {times}")
+        return found
+
+
 class BenchFamilies(Bench):
     """Training and decoding of every family at equal size, beside transformers where it has the family."""
 

@@ -10,6 +10,7 @@ from groundup.base.console import json_output, say
 from groundup.base.errors import GroundupError, UsageError, did_you_mean
 from groundup.commands.command import Command
 from groundup.commands.generate import describe, sampling_of, write
+from groundup.commands.probe import tokenizer_of
 from groundup.generation.config import SamplingConfig
 
 HELP = """\
@@ -46,9 +47,9 @@ class Chat(Command, SamplingConfig):
         """Read lines until the end of input; `--json` prints the conversation at the end."""
         from groundup.generation.dialogue import Dialogue
         from groundup.models.hub import load_model
-        from groundup.tokenizers.hub import load_tokenizer
 
-        model, tokenizer = load_model(self.model, dtype=self.dtype, device=self.device), load_tokenizer(self.model)
+        model = load_model(self.model, dtype=self.dtype, device=self.device)
+        tokenizer = tokenizer_of(self.model, model.config.vocab_size)
         dialogue = Dialogue(model, tokenizer, sampling_of(self), self.system, self.overflow)
         if self.load is not None:
             dialogue.load(self.load)

@@ -14,7 +14,7 @@ from groundup.commands.command import Command
 from groundup.estimates.built import Built, shape_of
 from groundup.estimates.flops import flops, palm_flops_per_token
 from groundup.estimates.memory import InferenceMemory, TrainingMemory, inference_memory, training_memory
-from groundup.estimates.params import BYTES, count_parameters, model_bytes, parts
+from groundup.estimates.params import BYTES, active_parameters, count_parameters, model_bytes, parts
 from groundup.estimates.shape import Shape
 from groundup.models.catalogue import sizes
 
@@ -41,12 +41,16 @@ class EstimateParams(Estimate):
         rows, total = parts(shape), count_parameters(shape)
         lines = [[p.name, f"{p.each:,}", p.copies, f"{p.total:,}", f"{p.total / total:.1%}"] for p in rows]
         lines.append(["all", "", "", f"{total:,}", "100.0%"])
+        active = active_parameters(shape)
+        if active != total:
+            lines.append(["active for one token", "", "", f"{active:,}", f"{active / total:.1%}"])
         say(table(lines, ["part", "parameters", "copies", "together", "share"]))
         sizes = {dtype: model_bytes(shape, dtype) for dtype in BYTES}
         say("size: " + ", ".join(f"{dtype} {as_size(sizes[dtype])}" for dtype in ("fp32", "bf16", "int8", "int4")))
         return {
             "model": self.model,
             "total": total,
+            "active": active,
             "parts": [asdict(p) | {"total": p.total} for p in rows],
             "bytes": sizes,
         }

@@ -8,6 +8,7 @@ from pydantic_settings import CliPositionalArg
 
 from groundup.base.console import say
 from groundup.commands.command import Command
+from groundup.commands.probe import tokenizer_of
 
 
 class Evaluate(Command):
@@ -49,10 +50,10 @@ class Evaluate(Command):
         from groundup.evaluation.harness import evaluate
         from groundup.evaluation.tasks import load_task
         from groundup.models.hub import load_model
-        from groundup.tokenizers.hub import load_tokenizer
 
         tasks = [load_task(name, self.seed) for name in self.tasks]  # first: a wrong name should not wait for the model
-        model, tokenizer = load_model(self.model, dtype=self.dtype, device=self.device), load_tokenizer(self.model)
+        model = load_model(self.model, dtype=self.dtype, device=self.device)
+        tokenizer = tokenizer_of(self.model, model.config.vocab_size)
         report = evaluate(
             model,
             tokenizer,

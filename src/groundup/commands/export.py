@@ -134,6 +134,28 @@ class ExportWeights(Command):
         return {"source": self.source, "target": str(target), "tensors": tensors, "bytes": nbytes}
 
 
+class ExportRWKV(Command):
+    """Write an RWKV model as a .pth file in the authors' layout, which their `rwkv` library and others load."""
+
+    source: CliPositionalArg[str]
+    """A run folder (its final/ is taken), a model folder, or a file of weights."""
+    target: CliPositionalArg[Path]
+    """A new .pth file."""
+    dtype: str | None = None
+    """float32, bfloat16 or float16; as stored when not given."""
+
+    def run(self) -> dict[str, Any]:
+        """Write it."""
+        source = model_of(self.source)
+        from groundup.models.formats.rwkv import save_rwkv
+        from groundup.models.hub import load_model
+
+        model = load_model(source, dtype=self.dtype)
+        target = save_rwkv(model, self.target.expanduser())
+        say(f"written to {target}: {model.config.family()}, {model.num_parameters():,} parameters")
+        return {"source": source, "target": str(target), "parameters": model.num_parameters()}
+
+
 def model_of(source: str) -> str:
     """The model that a source means: a run folder stands for its final/."""
     path = Path(source).expanduser()

@@ -10,6 +10,7 @@ from pydantic_settings import CliPositionalArg
 from groundup.base.console import json_output, say
 from groundup.base.errors import DataError, UsageError
 from groundup.commands.command import Command
+from groundup.commands.probe import tokenizer_of
 from groundup.generation.config import SamplingConfig, sources
 
 
@@ -43,9 +44,9 @@ class Generate(Command, SamplingConfig):
         """Print prompt and continuation; `--json` holds all completions and the settings in force."""
         prompts = [*self.prompts, *(read_prompts(self.file) if self.file else [])] or [""]
         from groundup.models.hub import load_model
-        from groundup.tokenizers.hub import load_tokenizer
 
-        model, tokenizer = load_model(self.model, dtype=self.dtype, device=self.device), load_tokenizer(self.model)
+        model = load_model(self.model, dtype=self.dtype, device=self.device)
+        tokenizer = tokenizer_of(self.model, model.config.vocab_size)
         config = sampling_of(self)
         with json_output():  # on stderr also where stdout is for people: it holds the text alone
             say(describe(self))

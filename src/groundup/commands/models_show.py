@@ -10,7 +10,7 @@ from groundup.base.console import as_size, say, table, warn
 from groundup.base.errors import GroundupError, UsageError
 from groundup.base.files import write_atomic
 from groundup.commands.command import Command
-from groundup.estimates.params import BYTES
+from groundup.estimates.params import BYTES, active_parameters
 from groundup.models.architecture.drawing import as_svg, as_text
 from groundup.models.architecture.outline import Outline
 from groundup.models.cards import Card, cards
@@ -109,6 +109,7 @@ def describe(config: Any, drawn: Outline) -> dict[str, Any]:
 
     parts = parameters_by_part(config)
     total = sum(parts.values())
+    active = active_share(config, total)
     memory = {f"weights in {dtype}": round(total * BYTES[dtype]) for dtype in ("fp32", "bf16", "int8", "int4")}
     if drawn.state_bytes:
         context = config.max_position_embeddings
@@ -120,10 +121,19 @@ def describe(config: Any, drawn: Outline) -> dict[str, Any]:
         "config": config.model_dump(mode="json", exclude={"kept"}),
         "parts": parts,
         "parameters": total,
+        **({"active_parameters": active} if active != total else {}),
         "flops_per_token": drawn.flops,
         "state_bytes_per_token": drawn.state_bytes,
         "memory": memory,
     }
+
+
+def active_share(config: Any, total: int) -> int:
+    """Parameters that one token visits: all, except in mixtures of experts."""
+    try:
+        return active_parameters(config)
+    except UsageError:  # a family that estimates do not know
+        return total
 
 
 def card_text(card: Card) -> str:
@@ -168,7 +178,10 @@ def _summary(result: dict[str, Any]) -> str:
         lines += ["", *(f"{key:<26}{value}" for key, value in shown.items()), ""]
         total = result["parameters"]
         rows = [[part, f"{count:,}", f"{count / total:.1%}"] for part, count in result["parts"].items()]
-        lines += [table([*rows, ["all", f"{total:,}", "100.0%"]], ["part", "parameters", "share"]), ""]
+        rows.append(["all", f"{total:,}", "100.0%"])
+        if active := result.get("active_parameters"):
+            rows.append(["active for one token", f"{active:,}", f"{active / total:.1%}"])
+        lines += [table(rows, ["part", "parameters", "share"]), ""]
         lines.append("memory: " + ", ".join(f"{as_size(count)} {what}" for what, count in result["memory"].items()))
     return "\n".join(lines)
 

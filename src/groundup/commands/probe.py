@@ -1,6 +1,7 @@
 """Prompts and greedy continuations by which two models are compared. No torch at import, as in every command."""
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 TEXTS = (
@@ -13,6 +14,8 @@ TEXTS = (
 NEW_TOKENS = 16
 LONGEST = 2**31
 """The context of a model that nothing bounds."""
+WORLD_ROWS = 65_536
+"""Rows of RWKV's models whose tokenizer is the World vocabulary."""
 
 
 def probe_prompts(tokenizer: Any, vocab_size: int, limit: int) -> list[list[int]]:
@@ -52,6 +55,32 @@ def greedy(model: Any, prompt: list[int], count: int) -> list[int]:
             step = logits[:, -1].argmax(-1, keepdim=True)
             found.append(int(step))
     return found
+
+
+def tokenizer_of(model: str, vocab_size: int) -> Any:
+    """The tokenizer for a model that text goes through: what lies in its folder.
+
+    An RWKV file has nothing in it that tells: with 65,536 ids it is the World vocabulary that lies beside it, otherwise
+    the tokenizer.json of GPT-NeoX, as the authors call them.
+
+    Raises:
+        CheckpointError: there is none; the message says what is looked for.
+    """
+    from groundup.base.errors import CheckpointError
+    from groundup.models.formats.formats import RWKV, find_format
+    from groundup.tokenizers.hub import load_tokenizer
+
+    path = Path(model).expanduser()
+    folder = path.parent if path.is_file() else path
+    if not path.exists() or not isinstance(find_format(path), RWKV):
+        return load_tokenizer(folder if path.is_file() else model)
+    names = ("rwkv_vocab*.txt",) if vocab_size == WORLD_ROWS else ("20B_tokenizer.json", "tokenizer.json")
+    found = [file for name in names for file in sorted(folder.glob(name))]
+    if not found:
+        raise CheckpointError(
+            f"no tokenizer for an RWKV model with {vocab_size:,} ids in {folder}: put {' or '.join(names)} beside it"
+        )
+    return load_tokenizer(found[0])
 
 
 def tokenizer_beside(model: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.estimates.built import Built, shape_of
-from groundup.estimates.params import count_parameters
+from groundup.estimates.params import active_parameters, attention_matrices, mlp_matrices
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,19 @@ class Flops:
 def flops(config: Any, seq_len: int, batch: int = 1) -> Flops:
     """Operations of a (batch, seq_len) forward pass with full logits.
 
+    Of a mixture the experts that a token visits, and its gate.
+
     projections 2 T (d h k + 2 d g k + h k d);  scores 2 x 2 T² h k;  MLP 2 T x 2 d f (3 d f gated);  head 2 T d V.
     """
     s, tokens = shape_of(config), batch * seq_len
     if isinstance(s, Built):
         return Flops(projections=0, scores=0, mlp=2 * tokens * s.products, head=2 * tokens * s.head)
-    query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    pair = s.heads * (s.latent.plain + s.latent.rope + s.latent.value if s.latent else 2 * s.head_dim)
     ends = 0 if s.narrow is None else 4 * tokens * s.hidden * s.narrow
     return Flops(
-        projections=2 * tokens * s.hidden * (2 * query + 2 * key_value) * s.layers + ends,
-        scores=4 * tokens * seq_len * query * s.layers,
-        mlp=2 * tokens * (3 if s.gated else 2) * s.hidden * s.intermediate * s.layers,
+        projections=2 * tokens * attention_matrices(s) * s.layers + ends,
+        scores=2 * tokens * seq_len * pair * s.layers,
+        mlp=2 * tokens * mlp_matrices(s),
         head=2 * tokens * s.vectors * s.vocab,
     )
 
@@ -75,7 +77,7 @@ def palm_flops_per_token(config: Any, seq_len: int) -> int:
     s = shape_of(config)
     if isinstance(s, Built):
         return 6 * (s.products + s.head)
-    n = count_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.vectors)
+    n = active_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.vectors)
     return 6 * n + 12 * s.layers * s.heads * s.head_dim * seq_len
 
 

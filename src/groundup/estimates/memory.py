@@ -89,14 +89,23 @@ def matrix_shapes(config: Any) -> list[tuple[int, int, int, bool]]:
         tables += [(s.hidden, s.narrow, 1, False), (s.narrow, s.hidden, 1, False)]
     if s.learned_positions:
         tables.append((s.learned_positions, s.hidden, 1, False))
-    return [
-        *tables,
-        (query, s.hidden, s.layers, True),
-        (key_value, s.hidden, 2 * s.layers, True),
-        (s.hidden, query, s.layers, True),
-        (s.intermediate, s.hidden, (2 if s.gated else 1) * s.layers, True),
-        (s.hidden, s.intermediate, s.layers, True),
+    projections = [(query, s.hidden, 1), (key_value, s.hidden, 2), (s.hidden, query, 1)]
+    if s.latent is not None:
+        projections = [(*shape, 1) for shape in s.latent.matrices(s.hidden, s.heads)]
+    networks = [(s.intermediate, s.dense_layers, True)]
+    if s.mixture is not None:
+        m = s.mixture
+        # stacked experts are one tensor of three dimensions, which Muon leaves to AdamW
+        networks += [(m.width, m.layers * m.experts, False), (m.shared, m.layers if m.shared else 0, True)]
+        tables.append((m.experts, s.hidden, m.layers, True))
+    ups = 2 if s.gated else 1
+    inner = [
+        shape
+        for width, copies, hidden in networks
+        for shape in ((width, s.hidden, ups * copies, hidden), (s.hidden, width, copies, hidden))
+        if copies
     ]
+    return [*tables, *((rows, columns, copies * s.layers, True) for rows, columns, copies in projections), *inner]
 
 
 def block_activations(
@@ -116,7 +125,7 @@ def block_activations(
         return round(tokens * s.hidden * BYTES[dtype])
     # Numbers kept: inputs of both norms (2 d), of q, k, v (d), q k v themselves, input of the output projection,
     # input of the MLP (d), its inner activation before and after (2 f), or gate, up, activated gate and product (4 f).
-    numbers = tokens * (4 * s.hidden + 2 * query + 2 * key_value + (4 if s.gated else 2) * s.intermediate)
+    numbers = tokens * (4 * s.hidden + 2 * query + 2 * key_value + (4 if s.gated else 2) * s.active_width // s.layers)
     numbers += tokens * (query + key_value) if s.head_norms else 0  # inputs of the norms over queries and keys
     mask_bytes = tokens * 2 * s.hidden if dropout else 0
     if recompute == "none":
@@ -164,14 +173,11 @@ def inference_memory(
     s = shape_of(config)
     if isinstance(s, Built):  # a state of fixed size, which is nothing beside the weights
         return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=0)
-    cache = kv_cache_bytes(
-        layers=s.layers,
-        kv_heads=s.kv_heads,
-        head_dim=s.head_dim,
-        seq_len=seq_len or s.context,
-        batch=batch,
-        dtype=cache_dtype or dtype,
-    )
+    settings = {"layers": s.layers, "seq_len": seq_len or s.context, "batch": batch, "dtype": cache_dtype or dtype}
+    if s.latent is not None:
+        cache = latent_cache_bytes(latent_dim=s.latent.cached, rope_dim=s.latent.rope, **settings)
+    else:
+        cache = kv_cache_bytes(kv_heads=s.kv_heads, head_dim=s.head_dim, **settings)
     return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=cache)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.estimates.built import Built, shape_of
+from groundup.estimates.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,17 @@ def parts(config: Any) -> list[Part]:
         attention += s.hidden
     if s.mlp_bias:
         mlp += (matrices - 1) * s.intermediate + s.hidden
-    attention += s.head_norms
+    attention += s.head_norms + (s.heads if s.sinks else 0) + s.mixer_parameters
+    if s.latent is not None:
+        attention = s.latent.parameters(s.hidden, s.heads)
     norm = s.hidden * ((2 if s.layer_norm else 1) if s.norm_width is None else s.norm_width)
     rows = [
         Part("token embedding", s.vocab * s.vectors),
         Part("projections of the embedding", 0 if s.narrow is None else s.hidden * s.narrow, 2),
         Part("position embedding", s.learned_positions * s.hidden),
         Part("attention", attention, s.layers),
-        Part("feed-forward", mlp, s.layers),
+        Part("feed-forward", mlp, s.dense_layers),
+        *_mixture_parts(s),
         Part("relative positions", s.position_parameters, s.layers),
         Part("norms", norm, s.block_norms * s.layers + s.last_norm),
         Part("elsewhere", s.elsewhere),
@@ -55,9 +59,28 @@ def parts(config: Any) -> list[Part]:
     return [row for row in rows if row.total]
 
 
+def _mixture_parts(s: Shape) -> list[Part]:
+    """Gate, experts and shared expert of the layers that have them."""
+    m = s.mixture
+    if m is None:
+        return []
+    return [
+        Part("gates", m.gate(s.hidden), m.layers),
+        Part("experts", m.experts * m.network(s.hidden), m.layers),
+        Part("shared experts", m.shared_network(s.hidden), m.layers),
+    ]
+
+
 def count_parameters(config: Any) -> int:
     """All parameters; a tied output head counts once."""
     return sum(part.total for part in parts(config))
+
+
+def active_parameters(config: Any) -> int:
+    """Those that one token visits: all but the experts that its gates did not choose."""
+    s = shape_of(config)
+    m = None if isinstance(s, Built) else s.mixture
+    return count_parameters(s) - (m.layers * m.idle(s.hidden) if m else 0)
 
 
 def matrix_parameters(config: Any) -> int:
@@ -65,9 +88,21 @@ def matrix_parameters(config: Any) -> int:
     s = shape_of(config)
     if isinstance(s, Built):
         return s.products + s.head
-    per_layer = 2 * s.hidden * s.head_dim * (s.heads + s.kv_heads) + (3 if s.gated else 2) * s.hidden * s.intermediate
     projected = 0 if s.narrow is None else 2 * s.hidden * s.narrow
-    return s.layers * per_layer + projected + s.vocab * s.vectors
+    return s.layers * attention_matrices(s) + mlp_matrices(s) + projected + s.vocab * s.vectors
+
+
+def mlp_matrices(s: Shape) -> int:
+    """Numbers of all MLPs that a token is multiplied by; of mixtures the gate and what it chose."""
+    dense = s.dense_layers * (3 if s.gated else 2) * s.hidden * s.intermediate
+    return dense + (s.mixture.layers * s.mixture.active_matrices(s.hidden) if s.mixture else 0)
+
+
+def attention_matrices(s: Shape) -> int:
+    """Parameters of a layer's projections."""
+    if s.latent is not None:
+        return sum(rows * columns for rows, columns in s.latent.matrices(s.hidden, s.heads))
+    return 2 * s.hidden * s.head_dim * (s.heads + s.kv_heads)
 
 
 def moe_parameters(*, hidden: int, intermediate: int, experts: int, active: int) -> tuple[int, int]:

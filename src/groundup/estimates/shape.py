@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.base.errors import UsageError
+from groundup.estimates.mixture import Latent, Mixture
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,11 @@ class Shape:
         elsewhere: parameters in no layer: the last norm counts on its own, a bias of the head or a projection here.
         last_norm: whether a norm stands before the head.
         narrow: width of the token vectors, projected up and down, where it is another than `hidden`.
+        sinks: a learned number for each head in a layer, for attention that may go nowhere.
+        mixture: the layers whose MLP is a mixture of experts, or None.
+        latent: the widths of latent attention, or None.
         position_parameters: what a layer's relative positions have to learn.
+        mixer_parameters: what a layer's attention has besides the four projections of a plain one.
     """
 
     vocab: int
@@ -47,12 +52,27 @@ class Shape:
     elsewhere: int = 0
     last_norm: bool = True
     narrow: int | None = None
+    sinks: bool = False
+    mixture: Mixture | None = None
+    latent: Latent | None = None
     position_parameters: int = 0
+    mixer_parameters: int = 0
 
     @property
     def vectors(self) -> int:
         """Width of the token vectors and of the head."""
         return self.hidden if self.narrow is None else self.narrow
+
+    @property
+    def dense_layers(self) -> int:
+        """Layers with one MLP for all tokens."""
+        return self.layers - (self.mixture.layers if self.mixture else 0)
+
+    @property
+    def active_width(self) -> int:
+        """Inner widths of the MLPs that a token visits, summed over layers."""
+        m = self.mixture
+        return self.dense_layers * self.intermediate + (m.layers * m.active_width() if m else 0)
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
@@ -88,27 +108,39 @@ class Shape:
             context=context,
             tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma", "minicpm"))),
             learned_positions=context if gpt2 else 0,
-            attention_bias=bool(read.optional("attention_bias", gpt2)) or family == "qwen2",
+            attention_bias=bool(read.optional("attention_bias", gpt2)) or family in BIASED_QUERIES,
             mlp_bias=bool(read.optional("mlp_bias", gpt2)),
             layer_norm=gpt2,
             gated=not gpt2,
-            out_bias=False if family == "qwen2" else None,
+            out_bias=False if family in BIASED_QUERIES else None,
             norm_width=0 if family == "olmo" else None,
-            head_norms={"qwen3": 2 * head_dim, "olmo2": (heads + kv_heads) * head_dim}.get(family, 0),
+            head_norms=(heads + kv_heads) * head_dim if family == "olmo2" else HEAD_NORMS.get(family, 0) * head_dim,
+            sinks=family == "gpt_oss",
+            mixture=Mixture.of(read, family, read.number("num_hidden_layers", "n_layer")),
+            latent=Latent.of(read),
         )
 
 
-KNOWN = ("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "parts", "phi3", "qwen2", "qwen3")
+KNOWN = (
+    *("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "parts", "phi3", "qwen2", "qwen3"),
+    *("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"),
+)
 """The families whose parts are counted here."""
 
-HEAD_DIM = {"qwen3": 128, "gemma": 256}
+HEAD_DIM = {"qwen3": 128, "gemma": 256, "gpt_oss": 64}
 """Width of a head where a config does not tell, unless it follows from the others."""
+
+HEAD_NORMS = {"qwen3": 2, "qwen3_moe": 2}
+"""Norms over each head's queries and keys, whose gains all heads share."""
+
+BIASED_QUERIES = ("qwen2", "qwen2_moe")
+"""Families with biases on queries, keys and values alone, whatever the config says."""
 
 
 def _parts(read: "_Reader") -> Shape:
     """A model put together from named parts; parts that were added to its tables are not counted."""
     hidden, heads = read.number("hidden_size"), read.number("num_attention_heads")
-    width, context = hidden // heads, read.number("max_position_embeddings")
+    width, context = read.optional("head_dim") or hidden // heads, read.number("max_position_embeddings")
     positions, residual, distance = read.optional("positions"), read.optional("residual"), read.number("max_distance")
     learned = {
         "kerple_power": 2 * heads,
@@ -117,6 +149,13 @@ def _parts(read: "_Reader") -> Shape:
         "shaw": 2 * (2 * distance + 1) * width,
         "transformer_xl": hidden * hidden + 2 * hidden,
     }
+    bias, key_value = bool(read.optional("bias", False)), 2 * read.number("num_key_value_heads") * width
+    mixer = {
+        "gated": hidden * (hidden + bias),
+        # a gate, decay and share of each head, the convolution of 4, the norm of a head; and no biases
+        "gated_delta": hidden * (hidden + 2 * heads) + 4 * (key_value + hidden) + 2 * heads + width
+        - bias * (2 * hidden + key_value),
+    }  # fmt: skip
     return Shape(
         vocab=read.number("vocab_size"),
         hidden=hidden,
@@ -128,13 +167,15 @@ def _parts(read: "_Reader") -> Shape:
         context=context,
         tied=bool(read.optional("tie_word_embeddings", False)),
         learned_positions=context if positions == "learned" else 0,
-        attention_bias=bool(read.optional("bias", False)),
-        mlp_bias=bool(read.optional("bias", False)),
+        attention_bias=bias,
+        mlp_bias=bias,
         layer_norm=read.optional("norm") != "rmsnorm",
         gated=read.optional("mlp") == "gated",
         block_norms=4 if residual == "sandwich" else 2,
         last_norm=residual not in ("post", "deepnorm"),
         position_parameters=learned.get(str(positions), 0),
+        mixture=Mixture.of(read, "parts", read.number("num_hidden_layers")) if read.optional("gate") else None,
+        mixer_parameters=mixer.get(str(read.optional("attention")), 0),
     )
 
 

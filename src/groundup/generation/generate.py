@@ -296,7 +296,7 @@ def end_ids(model: Any, tokenizer: "Tokenizer") -> set[int]:
 
 def context_limit(model: Any) -> int | None:
     """Most tokens the model can see; None where nothing bounds it."""
-    return getattr(model.config, "max_position_embeddings", None)
+    return getattr(model.config, "max_position_embeddings", None) if getattr(model.config, "bounded", True) else None
 
 
 def new_tokens(model: Any, prompt_tokens: int, wanted: int | None) -> int:

@@ -8,6 +8,7 @@
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,8 @@ class Attention(nn.Module):
 
     path: str = ""
     """Dotted name of this module in its model: the name of its part of the state."""
+    memory: Literal["keys", "sums", "source", "none"] = "keys"
+    """What it remembers: keys and values; tensors of fixed size; what the source gave; nothing, as it has no state."""
 
     def __init__(
         self,
@@ -104,6 +107,19 @@ class Attention(nn.Module):
         self.core = AttentionCore(dropout, scale)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.o_proj(self.mixed(x, context))
+
+    def mixed(self, x: Tensor, context: Context) -> Tensor:
+        """What the heads bring, side by side, before the output projection: (B, T, D) -> (B, T, H d)"""
+        q, k, v = self.heads(x, context)
+        if context.state is not None:
+            memory = context.state.layers[self.path]
+            k, v = memory.update(k, v, context.placement)  # (B, K, S, d)
+            context = context.through(memory)
+        return self.attend(q, k, v, context).transpose(1, 2).flatten(2)
+
+    def heads(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """This call's queries (B, H, T, d), and keys and values (B, K, T, d), normalised and turned."""
         q, k, v = (proj(x).unflatten(-1, (-1, self.head_dim)) for proj in (self.q_proj, self.k_proj, self.v_proj))
         if self.q_norm is not None:
             q = self.q_norm(q)
@@ -112,10 +128,7 @@ class Attention(nn.Module):
         if self.rope is not None:
             tables = context.rotation(self.rope, q.dtype)
             q, k = self.rope.rotate(q, tables), self.rope.rotate(k, tables)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or K, T, d)
-        if context.state is not None:
-            k, v = context.state.layers[self.path].update(k, v, context.placement)  # (B, K, S, d)
-        return self.o_proj(self.attend(q, k, v, context).transpose(1, 2).flatten(2))
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """Q (B, H, T, d), all keys and values (B, K, S, d) -> (B, H, T, d); kinds with other scores override it."""

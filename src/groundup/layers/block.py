@@ -46,9 +46,13 @@ class Block(nn.Module):
         self.norm1, self.attn, self.norm2, self.mlp = norm1, attn, norm2, mlp
         self.attn_dropout, self.mlp_dropout = nn.Dropout(attn_dropout), nn.Dropout(mlp_dropout)
 
+    def feed(self, x: Tensor, context: Context) -> Tensor:
+        """The MLP; one that asks for the context gets it (a mixture of experts has to know what is padding)."""
+        return self.mlp(x, context) if getattr(self.mlp, "takes_context", False) else self.mlp(x)
+
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.attn(self.norm1(x), context))
-        return x + self.mlp_dropout(self.mlp(self.norm2(x)))
+        return x + self.mlp_dropout(self.feed(self.norm2(x), context))
 
 
 class ParallelBlock(Block):
@@ -131,7 +135,7 @@ class PostBranchNormBlock(Block):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.norm1(self.attn(x, context)))
-        return x + self.mlp_dropout(self.norm2(self.mlp(x)))
+        return x + self.mlp_dropout(self.norm2(self.feed(x, context)))
 
 
 class PostNormBlock(Block):
@@ -141,7 +145,7 @@ class PostNormBlock(Block):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = self.norm1(x + self.attn_dropout(self.attn(x, context)))
-        return self.norm2(x + self.mlp_dropout(self.mlp(x)))
+        return self.norm2(x + self.mlp_dropout(self.feed(x, context)))
 
 
 class SandwichBlock(Block):
@@ -170,7 +174,7 @@ class SandwichBlock(Block):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.end1(self.attn(self.norm1(x), context)))
-        return x + self.mlp_dropout(self.end2(self.mlp(self.norm2(x))))
+        return x + self.mlp_dropout(self.end2(self.feed(self.norm2(x), context)))
 
 
 class DeepNormBlock(Block):
@@ -193,7 +197,7 @@ class DeepNormBlock(Block):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = self.norm1(self.alpha * x + self.attn_dropout(self.attn(x, context)))
-        return self.norm2(self.alpha * x + self.mlp_dropout(self.mlp(x)))
+        return self.norm2(self.alpha * x + self.mlp_dropout(self.feed(x, context)))
 
 
 class DeepNormConstants(NamedTuple):

@@ -1,8 +1,8 @@
 """What all layers of one forward call share; masks and rotary tables are computed once and kept here."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from groundup.layers.sequences import Sequences
 
 if TYPE_CHECKING:
     from groundup.layers.position_bias import PositionBias
-    from groundup.state import Placement, State
+    from groundup.state import LayerState, Placement, State
 
 
 @dataclass(eq=False)
@@ -27,6 +27,9 @@ class Context:
         state: what earlier calls left, or None.
         placement: where this call's tokens stand in the state, or None without one.
         segments: (B, T) int64 or None, parts of a row: sentence A and B, source and target.
+        source: (B, S, E), what cross-attention reads, or None.
+        source_documents: (B, S) int64 or None. 0 is padding of the source.
+        shared: what one layer leaves for the later ones of this call, by name.
     """
 
     positions: Tensor
@@ -34,8 +37,12 @@ class Context:
     state: "State | None" = None
     placement: "Placement | None" = None
     segments: Tensor | None = None
+    source: Tensor | None = None
+    source_documents: Tensor | None = None
+    shared: dict[str, Any] = field(default_factory=dict, repr=False)
     _masks: dict[Hashable, Mask] = field(default_factory=dict, repr=False)
     _rotations: dict[tuple[Rope, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _views: dict[tuple[int, int], "Context"] = field(default_factory=dict, repr=False)
     _sequences: dict[bool, Sequences] = field(default_factory=dict, repr=False)
 
     def mask(self, rule: MaskRule, bias: "PositionBias | None" = None) -> Mask:
@@ -63,6 +70,16 @@ class Context:
         if key not in self._rotations:
             self._rotations[key] = rope.tables(self.positions, dtype)
         return self._rotations[key]
+
+    def through(self, memory: "LayerState") -> "Context":
+        """The same call for a layer whose memory gives back other keys than those of slots 0, 1, ...: a rolling one."""
+        ring = getattr(memory, "ring", None)
+        if ring is None or self.fresh:
+            return self
+        if ring not in self._views:
+            placement = replace(self.placement, keys=memory.keys(self.placement))  # type: ignore[type-var, attr-defined]
+            self._views[ring] = replace(self, placement=placement, _masks={}, _views={})
+        return self._views[ring]
 
     def sequences(self, shape: tuple[int, int], backwards: bool = False) -> Sequences:
         """The documents of this call's rows, (B, T) = shape, as sequences for a recurrent layer."""

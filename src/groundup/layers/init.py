@@ -6,13 +6,19 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from groundup.layers.moe.experts import GroupedLinear
+from groundup.layers.moe.gates.gate import Gate
+
 
 def normal(model: nn.Module, std: float = 0.02) -> None:
-    """Linear and embedding weights from N(0, std^2), biases zero; norms are left at one (Radford et al. 2018)."""
+    """Linear and embedding weights, those of experts and gates too, from N(0, std^2), biases zero; norms are left at
+    one (Radford et al. 2018).
+    """
+    linear = nn.Linear | GroupedLinear | Gate
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, linear | nn.Embedding):
             nn.init.normal_(module.weight, std=std)
-        if isinstance(module, nn.Linear) and module.bias is not None:
+        if isinstance(module, linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
 

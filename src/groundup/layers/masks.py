@@ -206,8 +206,10 @@ def query_slots(context: "Context") -> Tensor:
 
 
 def key_slots(context: "Context") -> Tensor:
-    """Where the keys stand in their rows, (1, S) int64."""
+    """Where the keys stand in their rows, (B or 1, S) int64."""
     fresh = context.placement is None or context.placement.fresh
+    if not fresh and context.placement.keys is not None:  # type: ignore[union-attr]
+        return context.placement.keys  # type: ignore[union-attr]
     count = context.positions.shape[1] if fresh else context.placement.length  # type: ignore[union-attr]
     return torch.arange(count, device=context.positions.device)[None]
 

@@ -12,6 +12,8 @@ from groundup.models.configs.awd_lstm import AWDLSTMConfig
 from groundup.models.configs.base import ModelConfig
 from groundup.models.configs.bengio import BengioConfig
 from groundup.models.configs.bloom import BloomConfig
+from groundup.models.configs.deepseek_v2 import DeepseekV2Config
+from groundup.models.configs.deepseek_v3 import DeepseekV3Config
 from groundup.models.configs.elmo import ElmoConfig
 from groundup.models.configs.falcon import FalconConfig
 from groundup.models.configs.gemma import GemmaConfig
@@ -19,11 +21,13 @@ from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.gpt3 import GPT3Config
 from groundup.models.configs.gpt_neo import GPTNeoConfig
 from groundup.models.configs.gpt_neox import GPTNeoXConfig
+from groundup.models.configs.gpt_oss import GptOssConfig
 from groundup.models.configs.gptj import GPTJConfig
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mamba import MambaConfig
 from groundup.models.configs.minicpm import MiniCPMConfig
 from groundup.models.configs.mistral import MistralConfig
+from groundup.models.configs.mixtral import MixtralConfig
 from groundup.models.configs.ngram import NGramConfig
 from groundup.models.configs.olmo import OlmoConfig
 from groundup.models.configs.olmo2 import Olmo2Config
@@ -33,8 +37,12 @@ from groundup.models.configs.parts import PartsConfig
 from groundup.models.configs.phi import PhiConfig
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
+from groundup.models.configs.qwen2_moe import Qwen2MoeConfig
 from groundup.models.configs.qwen3 import Qwen3Config
+from groundup.models.configs.qwen3_moe import Qwen3MoeConfig
 from groundup.models.configs.rnn import RNNConfig
+from groundup.models.configs.rwkv import RWKV2Config, RWKV3Config, RWKV4Config
+from groundup.models.configs.rwkv_heads import RWKV5Config, RWKV6Config, RWKV7Config
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -61,19 +69,31 @@ FAMILIES: dict[str, Family] = {
     "falcon": Family(FalconConfig, "groundup.models.text.falcon:Falcon"),
     "gptj": Family(GPTJConfig, "groundup.models.text.gptj:GPTJ"),
     "phi": Family(PhiConfig, "groundup.models.text.phi:Phi"),
+    "gpt_oss": Family(GptOssConfig, "groundup.models.text.gpt_oss:GptOss"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
+    "deepseek_v2": Family(DeepseekV2Config, "groundup.models.text.deepseek_v2:DeepseekV2"),
+    "deepseek_v3": Family(DeepseekV3Config, "groundup.models.text.deepseek_v3:DeepseekV3"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
     "mamba": Family(MambaConfig, "groundup.models.text.mamba:Mamba"),
     "minicpm": Family(MiniCPMConfig, "groundup.models.text.minicpm:MiniCPM"),
     "olmo": Family(OlmoConfig, "groundup.models.text.olmo:Olmo"),
+    "mixtral": Family(MixtralConfig, "groundup.models.text.mixtral:Mixtral"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
     "parts": Family(PartsConfig, "groundup.models.text.parts:Parts"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
+    "qwen2_moe": Family(Qwen2MoeConfig, "groundup.models.text.qwen2_moe:Qwen2Moe"),
     "qwen3": Family(Qwen3Config, "groundup.models.text.qwen3:Qwen3"),
     "ngram": Family(NGramConfig, "groundup.models.text.ngram:NGramLM"),
     "rnn": Family(RNNConfig, "groundup.models.text.rnn:RecurrentLM"),
+    "qwen3_moe": Family(Qwen3MoeConfig, "groundup.models.text.qwen3_moe:Qwen3Moe"),
+    "rwkv2": Family(RWKV2Config, "groundup.models.text.rwkv2:RWKV2"),
+    "rwkv3": Family(RWKV3Config, "groundup.models.text.rwkv3:RWKV3"),
+    "rwkv": Family(RWKV4Config, "groundup.models.text.rwkv4:RWKV4"),
+    "rwkv5": Family(RWKV5Config, "groundup.models.text.rwkv5:RWKV5"),
+    "rwkv6": Family(RWKV6Config, "groundup.models.text.rwkv6:RWKV6"),
+    "rwkv7": Family(RWKV7Config, "groundup.models.text.rwkv7:RWKV7"),
 }
 
 

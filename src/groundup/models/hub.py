@@ -5,6 +5,7 @@ through the family's weight map, must be exactly those of the model. Then tensor
 peak memory is the model plus one shard.
 """
 
+import fnmatch
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +64,9 @@ def load_model(
         for name, tensor in shown("loading", weight_map.load(names, weights.get), len(names), weights.nbytes):
             if _is_tied_copy(model, name):
                 continue
-            dtype_here = wanted_dtype if wanted_dtype is not None and tensor.is_floating_point() else tensor.dtype
+            kept = any(fnmatch.fnmatchcase(name, pattern) for pattern in model.float32)
+            wanted_here = torch.float32 if kept else wanted_dtype
+            dtype_here = wanted_here if wanted_here is not None and tensor.is_floating_point() else tensor.dtype
             weight = torch.empty(tensor.shape, dtype=dtype_here, device=wanted_device)
             set_parameter(model, name, weight.copy_(tensor))
     model.tie_weights()

@@ -43,8 +43,13 @@ class CompiledBlocks:
 
 
 def compiled(model: nn.Module, active: bool) -> Callable[..., Any]:
-    """The model with compiled blocks; the model itself where that is not asked for, or cannot be done."""
-    return CompiledBlocks(model) if active and can_compile() else model
+    """The model with compiled blocks; the model itself where that is not asked for, or cannot be done, or where a block
+    says with `compiles = False` that it is better left as it is.
+    """
+    blocks = getattr(model, "blocks", None)
+    parts = blocks.children() if isinstance(blocks, nn.Module) else ()
+    wanted = active and all(getattr(part, "compiles", True) for part in parts)
+    return CompiledBlocks(model) if wanted and can_compile() else model
 
 
 @functools.cache

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.base.console import warn
+from groundup.layers.moe.losses import scaled
 from groundup.training.averaging import EMA
 from groundup.training.clipping import global_norm
 from groundup.training.distributed import Workers
@@ -72,6 +73,8 @@ class Step:
         self.precision, self.workers, self.clip, self.ema = precision, workers, clip, ema
         self.scaler = precision.scaler()
         self.loss_limit = math.inf
+        # Modules that learn from counts in place of gradients (biases of experts) change with the weights.
+        self._counting = [module for module in model.modules() if hasattr(module, "end_step")]
         self.micro_batch_size, self._may_halve = micro_batch_size, micro_batch_size is None
 
     def __call__(self, batch: Batch) -> StepResult:
@@ -79,7 +82,8 @@ class Step:
         batch = {name: self._to_device(value) for name, value in batch.items()}
         counts = self.workers.sum(count_tokens(batch))
         expected = counts[1] or counts[0]  # the weight of next-token objectives; others differ by a factor
-        sums = self._gradients(batch, expected)
+        with scaled(self._auxiliary_scale(expected, counts[0])):
+            sums = self._gradients(batch, expected)
         names, values = list(sums), [float(value) for value in sums.values()]
         totals = dict(zip(names, self.workers.sum(values), strict=True))
         result = self._apply(totals, expected)
@@ -125,6 +129,11 @@ class Step:
         """Only fp16 lacks the range for the gradient of a sum; a factor of 1 saves a pass over the head's gradient."""
         return loss / expected if self.precision.dtype == "fp16" else loss
 
+    def _auxiliary_scale(self, expected: float, tokens: float) -> float:
+        """For losses inside the model (experts' loads): they are sums over tokens, the objective's over its weight."""
+        divided = 1 / expected if self.precision.dtype == "fp16" and expected else 1.0
+        return divided * self.scaler.scale * (expected / tokens if tokens else 0.0)
+
     # -- the update ---------------------------------------------------------------------------------------------------
 
     def _apply(self, totals: dict[str, float], expected: float) -> StepResult:
@@ -141,6 +150,8 @@ class Step:
             self.optimizer.step(scale=share * clip_factor(norm, self.clip))
             if self.ema is not None:
                 self.ema.update()
+        for module in self._counting:
+            module.end_step(applied, self.workers.sum_)
         self.scaler.update()
         self.optimizer.zero_grad()
         metrics = {name: value / weight for name, value in totals.items()} if weight else {}

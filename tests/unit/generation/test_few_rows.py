@@ -23,7 +23,11 @@ LLAMA = {"vocab_size": 258, "hidden_size": 64, "intermediate_size": 128, "num_hi
 LLAMA |= {"num_attention_heads": 4, "max_position_embeddings": 64}
 
 
-LIKE_LLAMA = [f for f in FAMILIES if f != "gpt2" and LLAMA.keys() <= FAMILIES[f].config.model_fields.keys()]
+LIKE_LLAMA = [
+    f
+    for f in FAMILIES
+    if f != "gpt2" and not f.startswith("rwkv") and LLAMA.keys() <= FAMILIES[f].config.model_fields.keys()
+]
 
 
 def llama(dtype=None, **changes):
@@ -133,6 +137,31 @@ def test_steps_of_a_mamba():
     assert isinstance(view.blocks["0"].mixer.in_proj, FewRowsLinear)
     assert_same_steps(view, model, even=True)
     assert_same_steps(view, model, even=False)
+
+
+def rwkv(family, dtype=None, **own):
+    torch.manual_seed(0)
+    shape = {"vocab_size": 258, "hidden_size": 256, "num_hidden_layers": 2, "model_type": family}
+    model = build_model(FAMILIES[family].config(**shape, **own)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.05)
+    return model.to(dtype)
+
+
+@pytest.mark.parametrize(("family", "own"), [("rwkv", {}), ("rwkv5", {"num_attention_heads": 4})])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_steps_of_an_rwkv(family, own, dtype):
+    model = rwkv(family, dtype, **own)
+    view = for_decoding(model, fewest_parameters=0)
+    assert view is not model
+    assert_same_steps(view, model if dtype is None else in_float32(model), even=False)
+
+
+@pytest.mark.parametrize("family", ["rwkv6", "rwkv7"])
+def test_the_low_rank_networks_of_later_rwkv_stay_as_they_are(family):
+    model = rwkv(family, num_attention_heads=4)
+    assert for_decoding(model, fewest_parameters=0) is model
 
 
 def test_steps_of_a_gpt2():

@@ -25,7 +25,7 @@ from groundup.state import SegmentMemory
 ALL = [(name, value) for name, values in CHOICES.items() for value in values]
 TABLES = {
     "positions": "POSITIONS", "norm": "NORMS", "residual": "RESIDUALS", "attention": "ATTENTIONS", "mlp": "MLPS",
-    "mask": "MASKS", "initializer": "INITIALIZERS",
+    "mask": "MASKS", "gate": "GATES", "initializer": "INITIALIZERS",
 }  # fmt: skip
 
 
@@ -64,6 +64,18 @@ def test_settings_that_do_not_go_together_are_refused():
     ):
         with pytest.raises(UsageError, match=message):
             PartsConfig.parse(values)
+
+
+@pytest.mark.parametrize("attention", ["gated", "gated_delta"])
+def test_estimates_count_these_with_biases_and_shared_keys_too(attention):
+    config = make(attention=attention, bias=True, num_attention_heads=8, num_key_value_heads=2)()
+    assert count_parameters(config) == Parts(config).num_parameters()
+
+
+def test_kinds_of_attention_that_take_no_relative_positions_say_so():
+    for attention, positions in (("performer", "alibi"), ("gated", "shaw")):
+        with pytest.raises(UsageError, match=f"attention {attention} does not go with positions {positions}"):
+            Parts.build(make(attention=attention, positions=positions)())
 
 
 def test_sizes_follow_from_the_choices():

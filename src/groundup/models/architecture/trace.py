@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from groundup.layers.latent_attention import LatentAttention
+from groundup.layers.moe.experts import Experts, GroupedLinear
+from groundup.layers.moe.gates.gate import Gate
 from groundup.models.architecture.outline import PROBE, Group, Outline, Part
 from groundup.models.catalogue import model_class
 
@@ -127,6 +130,14 @@ def describe(module: nn.Module) -> str:
         words.append(f"{module.in_features} → {module.out_features}" + (", bias" if module.bias is not None else ""))
     if isinstance(module, nn.Embedding):
         words.append(f"{module.num_embeddings} × {module.embedding_dim}")
+    if isinstance(module, GroupedLinear):
+        experts, out, inner = module.weight.shape
+        words.append(f"{experts} × ({inner} → {out})" + (", bias" if module.bias is not None else ""))
+    if isinstance(module, Experts):
+        experts, hidden, width = module.up_proj.weight.shape
+        words.append(f"{experts} × ({width} → {hidden} → {width})")
+    if isinstance(module, Gate):
+        words.append(f"{module.num_experts} experts" + (f", {module.k} a token" if hasattr(module, "k") else ""))
     words += list(_attention_words(module))
     eps = getattr(module, "eps", None)
     if isinstance(eps, float):
@@ -143,6 +154,8 @@ def _attention_words(module: nn.Module) -> Iterator[str]:
     if isinstance(d, int) and isinstance(q, nn.Linear) and isinstance(k, nn.Linear):
         heads, kv_heads = q.out_features // d, k.out_features // d
         yield f"{heads} heads of {d}" + (f", {kv_heads} for keys and values" if kv_heads != heads else "")
+    if isinstance(module, LatentAttention):
+        yield f"a latent of {module.kv_down_proj.out_features} and a rotary key of {module.rope.dim}"
     rope = getattr(module, "rope", None)
     if rope is not None and isinstance(d, int):
         part = "" if rope.dim == d else f"{rope.dim} of {d} features, "

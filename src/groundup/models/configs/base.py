@@ -39,6 +39,8 @@ class ModelConfig(Config):
     """Fields of the ancestor that this family's config.json lacks: name -> the one value that they have here."""
     counted: ClassVar[bool] = False
     """Whether the family learns by counting, not by gradients."""
+    bounded: ClassVar[bool] = True
+    """Whether nothing can be read beyond max_position_embeddings."""
     sizes: ClassVar[dict[str, dict[str, Any]]] = {}
     """Published sizes: name -> the fields that make it."""
 

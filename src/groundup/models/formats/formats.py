@@ -10,7 +10,7 @@ from groundup.base.folders import find_folder, read_config
 from groundup.base.shards import PICKLED, ShardReader
 from groundup.models.catalogue import config_from_hf, model_class
 from groundup.models.configs.base import ModelConfig
-from groundup.models.formats import meta_llama, openai_gpt2
+from groundup.models.formats import meta_llama, openai_gpt2, rwkv
 from groundup.models.formats.meta_llama import MetaLlamaWeights, is_meta_llama
 from groundup.models.formats.reader import Weights
 from groundup.models.formats.tensor_bundle import TensorBundle
@@ -129,7 +129,7 @@ class OpenAIGPT2(Format):
 
 
 class Torch(Format):
-    """One file of torch.save, or a folder with one, with config.json beside it; RWKV is published so."""
+    """One file of torch.save, or a folder with one, with config.json beside it."""
 
     def matches(self, path: Path) -> bool:
         """A file by how it begins or ends, a folder by holding exactly one."""
@@ -141,13 +141,27 @@ class Torch(Format):
         """Reads the pickle as data."""
         return TorchFile(torch_files(path)[0] if path.is_dir() else path)
 
+
+class RWKV(Torch):
+    """A file of torch.save, or a folder with one, that holds BlinkDL's names."""
+
+    def matches(self, path: Path) -> bool:
+        """By the names of its tensors."""
+        if not super().matches(path):
+            return False
+        try:
+            with self.open(path) as weights:
+                return rwkv.is_rwkv(weights)
+        except CheckpointError:
+            return False
+
     def config(self, weights: Any) -> ModelConfig:
-        """As for all, but RWKV is named."""
-        if is_rwkv(weights):
-            raise CheckpointError(
-                f"{weights.path} is an RWKV checkpoint: its tensors can be read, but this family cannot be built yet"
-            )
-        return super().config(weights)
+        """From names and shapes."""
+        return rwkv.config_of(weights)
+
+    def weight_map(self, config: Any) -> WeightMap:
+        """BlinkDL's names."""
+        return rwkv.weight_map(config)
 
 
 FORMATS: tuple[Format, ...] = (
@@ -155,6 +169,7 @@ FORMATS: tuple[Format, ...] = (
     MetaLlama("Meta consolidated .pth"),
     OpenAIGPT2("OpenAI TensorFlow checkpoint"),
     HuggingFaceBin("pytorch_model.bin"),
+    RWKV("RWKV .pth"),
     Torch("torch.save file"),
 )
 
@@ -196,9 +211,3 @@ def torch_files(folder: Path) -> list[Path]:
         for file in folder.iterdir()
         if file.suffix in (".pth", ".pt", ".bin") and file.is_file() and file.stem not in TRAINER_FILES
     )
-
-
-def is_rwkv(weights: Any) -> bool:
-    """Whether the names are those of BlinkDL's RWKV files: `time_...` up to version 6, `x_r` in version 7."""
-    signs = ("blocks.0.att.time_", "blocks.0.att.x_r")
-    return "emb.weight" in weights and any(name.startswith(signs) for name in weights.names())

@@ -1,6 +1,6 @@
 """Tensors of any readable form, written under the names they have: a file of torch.save, or safetensors.
 
-For families that cannot be built here (RWKV), and for tools that read only one of the two forms. Configs and tokenizers
+For families that cannot be built here, and for tools that read only one of the two forms. Configs and tokenizers
 are not touched; `export hf` makes complete folders.
 """
 

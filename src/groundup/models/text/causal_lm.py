@@ -14,7 +14,7 @@ from groundup.layers.context import Context, document_positions
 from groundup.layers.embedding import Embedding
 from groundup.layers.masks import Causal, MaskRule
 from groundup.models.configs.base import ModelConfig
-from groundup.state import KVCache, LayerState, Placement, State
+from groundup.state import LayerState, Placement, RecurrentState, RollingKVCache, State, kv_cache
 from groundup.weights import WeightMap
 
 Head = Callable[[Tensor, nn.Module], Any]
@@ -32,6 +32,8 @@ class CausalLM(nn.Module):
     """
 
     Config: ClassVar[type[ModelConfig]]
+    float32: ClassVar[tuple[str, ...]] = ()
+    """Patterns of tensors that stay float32 whatever the dtype of the model."""
 
     embed: Embedding | None
     blocks: nn.ModuleDict
@@ -82,7 +84,13 @@ class CausalLM(nn.Module):
 
     def make_layer_state(self, i: int, max_len: int) -> dict[str, LayerState]:
         """What layer i remembers: the name of a module within the block -> its state."""
-        return {"attn": KVCache(max_len)}
+        attn = getattr(self.blocks[str(i)], "attn", None)
+        memory = getattr(attn, "memory", "keys")
+        if memory == "none":
+            raise UsageError(f"layer {i}: {type(attn).__name__} has no state: give whole rows without one")
+        if memory == "sums":
+            return {"attn": RecurrentState()}  # type: ignore[dict-item]
+        return {"attn": kv_cache(max_len, getattr(getattr(attn, "mask", None) or self.make_mask(i), "window", None))}
 
     def make_mask(self, i: int) -> MaskRule:
         """Who sees whom in layer i."""
@@ -158,13 +166,19 @@ class CausalLM(nn.Module):
             return head(x, self.lm_head)  # type: ignore[arg-type]
         return x if self.lm_head is None else self.lm_head(x)
 
-    def make_state(self, batch: int, max_len: int) -> State:
-        """An empty memory for `batch` rows of up to `max_len` tokens."""
+    def make_state(self, batch: int, max_len: int, spare: int = 0) -> State:
+        """An empty memory for `batch` rows of up to `max_len` tokens.
+
+        Where layers see a window, only its tokens are kept, and `spare` more: `State.trim` can forget as many.
+        """
         layers = {
             f"blocks.{i}.{name}": layer
             for i in self.blocks
             for name, layer in self.make_layer_state(int(i), max_len).items()
         }
+        for layer in layers.values():
+            if isinstance(layer, RollingKVCache):
+                layer.reserve(spare)
         return State(layers, batch, max_len, self.device)
 
     def tie_weights(self) -> None:

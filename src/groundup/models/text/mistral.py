@@ -1,7 +1,8 @@
 """Mistral 7B (Jiang et al. 2023), from Llama 2: every layer sees a sliding window of tokens; what lies further back
 arrives through the layers below.
 
-The state keeps the keys and values of all tokens; the rolling cache, which keeps those of the window, is not here yet.
+The state keeps the keys and values of the window alone (`state.RollingKVCache`), so memory stops growing there, and a
+prompt longer than the window is read in chunks.
 """
 
 from groundup.layers.masks import Causal, MaskRule

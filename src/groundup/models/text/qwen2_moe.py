@@ -1,0 +1,50 @@
+"""Qwen1.5-MoE and Qwen2-57B-A14B (Yang et al. 2024), from Qwen2: the MLP is many narrow experts, whose weights are not
+divided by their sum, and a wide one that every token visits, weighed by a sigmoid of its own.
+"""
+
+from torch import nn
+
+from groundup.layers.activations import activation
+from groundup.layers.feedforward import GatedMLP
+from groundup.layers.moe.experts import GatedExperts
+from groundup.layers.moe.gates.top_k import TopKGate
+from groundup.layers.moe.mixture import MixtureOfExperts
+from groundup.models.configs.qwen2_moe import Qwen2MoeConfig
+from groundup.models.text.mixtral import stacked_experts
+from groundup.models.text.qwen2 import Qwen2
+from groundup.weights import WeightMap, rule
+
+
+class Qwen2Moe(Qwen2):
+    """Qwen1.5-MoE-A2.7B and Qwen2-57B-A14B."""
+
+    Config = Qwen2MoeConfig
+    config: Qwen2MoeConfig  # type: ignore[assignment]
+
+    def make_mlp(self, i: int) -> nn.Module:
+        c = self.config
+        if not c.has_experts(i):
+            return super().make_mlp(i)
+        act, loss = activation(c.hidden_act), c.router_aux_loss_coef
+        gate = TopKGate(c.hidden_size, c.num_experts, c.num_experts_per_tok, normalise=c.norm_topk_prob, balance=loss)
+        experts = GatedExperts(c.num_experts, c.hidden_size, c.moe_intermediate_size, act)
+        shared = GatedMLP(c.hidden_size, c.shared_expert_intermediate_size, act)
+        return MixtureOfExperts(gate, experts, shared, nn.Linear(c.hidden_size, 1, bias=False))
+
+    @classmethod
+    def weight_map(cls, config: Qwen2MoeConfig) -> WeightMap:  # type: ignore[override]
+        ours, theirs = "blocks.{i}.", "model.layers.{i}."
+        return WeightMap(
+            rule("embed.tokens", "model.embed_tokens"),
+            rule(ours + "attn", theirs + "self_attn"),
+            rule(ours + "norm1", theirs + "input_layernorm"),
+            rule(ours + "norm2", theirs + "post_attention_layernorm"),
+            rule(ours + "mlp", theirs + "mlp"),
+            rule(ours + "mlp.shared", theirs + "mlp.shared_expert"),
+            rule(ours + "mlp.shared_gate", theirs + "mlp.shared_expert_gate"),
+            *stacked_experts(theirs + "mlp.experts", config.num_experts),
+            rule("norm", "model.norm"),
+            rule("lm_head", "lm_head"),
+            ignore=("*.rotary_emb.inv_freq",),
+            i=config.num_hidden_layers,
+        )
