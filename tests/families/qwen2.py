@@ -6,7 +6,7 @@ from families.reference import Reference
 from families.shapes import GROUPED
 
 reference = Reference(
-    rows=("LM-32",),
+    rows=("LM-32", "LM-33"),
     cases={
         "qwen2": lambda: tf.Qwen2Config(**GROUPED),
         "qwen2-tied": lambda: tf.Qwen2Config(**GROUPED, tie_word_embeddings=True),

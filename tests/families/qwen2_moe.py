@@ -8,6 +8,7 @@ from families.shapes import GROUPED
 MOE = GROUPED | dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=12, shared_expert_intermediate_size=24)
 
 reference = Reference(
+    rows=("LM-33",),
     cases={
         "qwen2-moe": lambda: tf.Qwen2MoeConfig(**MOE),
         "qwen2-moe-mixed": lambda: tf.Qwen2MoeConfig(

@@ -1,7 +1,8 @@
-"""Models of every family at equal size: the same layers, width and vocabulary, and an MLP as wide as it takes.
+"""Models of every family at equal size: the same width and vocabulary, and as many parameters.
 
 A family has its own parts, so at one width families differ in parameters; here the hidden width of the feed-forward
-network (of each expert, where there are several) is solved for, so that all have as many as asked for.
+network (of each expert, where there are several) is solved for, so that all have as many as asked for. Where that width
+is not free, the number of layers is chosen, as near as it comes.
 """
 
 from dataclasses import dataclass
@@ -14,14 +15,29 @@ from groundup.models.configs.base import ModelConfig
 WIDTHS = ("intermediate_size", "moe_intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "dim_ffn")
 """What families call the hidden width of their feed-forward network, under our names."""
 
+WIDTH_FOLLOWS = frozenset({"mamba"})
+"""Families whose width inside follows from that of the stream."""
+
 # What a family needs beside the common shape to be like itself at a small size.
-OWN: dict[str, dict[str, Any]] = {
-    "gemma": {"head_dim": 32},
-    "qwen3": {"head_dim": 32},
-    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+FOUR = {"num_local_experts": 4, "num_experts_per_tok": 2}
+LATENT = {
+    **{"kv_lora_rank": 64, "q_lora_rank": 96, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32},
+    **{"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    **{"n_group": 1, "topk_group": 1, "num_key_value_heads": 8, "head_dim": None},
 }
-# Families that are not trained by gradients, or have no size of their own to choose.
-LEFT_OUT = frozenset({"ngram"})
+OWN: dict[str, dict[str, Any]] = {
+    "deepseek_v2": LATENT,
+    "deepseek_v3": LATENT,
+    "gemma": {"head_dim": 32},
+    "gptj": {"rotary_dim": 16},
+    "gpt_oss": {**FOUR, "head_dim": 32, "num_key_value_heads": 4},
+    "mixtral": FOUR,
+    "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 128},
+    "qwen3": {"head_dim": 32},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "head_dim": 32},
+}
+# Families that count, have one layer, read in both directions, or are another one with dropout.
+LEFT_OUT = frozenset({"ngram", "bengio", "elmo", "awd_lstm"})
 
 
 @dataclass(frozen=True)
@@ -56,13 +72,14 @@ def equal_size(model_type: str, size: Size) -> ModelConfig:
         "max_position_embeddings": size.context,
         **{name: 0.0 for name in config.model_fields if name.endswith(("_pdrop", "dropout"))},
     }
-    shape = {name: value for name, value in common.items() if name in config.model_fields} | OWN.get(model_type, {})
-    names = [name for name in WIDTHS if name in config.model_fields]
-    if not names:
-        return config.parse(shape, where=model_type)
+    free = config.model_fields.keys() - config.fixed.keys()
+    shape = {name: value for name, value in common.items() if name in free} | OWN.get(model_type, {})
+    widths = [name for name in WIDTHS if name in free]
+    if not widths or model_type in WIDTH_FOLLOWS:
+        return _by_layers(model_type, shape, size)
 
     def made(width: int) -> ModelConfig:
-        return config.parse(shape | dict.fromkeys(names, width), where=model_type)
+        return config.parse(shape | dict.fromkeys(widths, width), where=model_type)
 
     # Parameters grow in a straight line with the width: two points give the line.
     low, high = size.width, 2 * size.width
@@ -74,6 +91,17 @@ def equal_size(model_type: str, size: Size) -> ModelConfig:
             f"{size.parameters:,}. Ask for more, or for a smaller width or vocabulary"
         )
     return made(width)
+
+
+def _by_layers(model_type: str, shape: dict[str, Any], size: Size) -> ModelConfig:
+    """The number of layers that comes nearest."""
+    config = family(model_type).config
+
+    def made(layers: int) -> ModelConfig:
+        return config.parse(shape | {"num_hidden_layers": layers}, where=model_type)
+
+    one, two = count(made(1)), count(made(2))
+    return made(max(1, round(1 + (size.parameters - one) / (two - one))))
 
 
 def count(config: ModelConfig) -> int:

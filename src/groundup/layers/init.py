@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,10 @@ def normal(model: nn.Module, std: float = 0.02) -> None:
     """Linear and embedding weights, those of experts and gates too, from N(0, std^2), biases zero; norms are left at
     one (Radford et al. 2018).
     """
-    linear = nn.Linear | GroupedLinear | Gate
+    linear = (nn.Linear, GroupedLinear, Gate)
+    module: Any
     for module in model.modules():
-        if isinstance(module, linear | nn.Embedding):
+        if isinstance(module, (*linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=std)
         if isinstance(module, linear) and module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -96,6 +96,10 @@ class SelectiveSSM(nn.Module):
         before = None if memory is None else memory.get("inputs")
         whole = F.pad(x, (0, 0, kernel - 1, 0)) if before is None else torch.cat((before, x), dim=1)
         if memory is not None:
+            if documents is not None:  # padding goes before what is remembered, so that tokens follow it
+                seen = F.pad((documents != 0).int(), (kernel - 1, 0), value=1)
+                order = seen.sort(dim=1, stable=True).indices
+                whole = whole.gather(1, order[:, :, None].expand_as(whole))
             memory["inputs"] = whole[:, length:]
         if documents is None or memory is not None:
             return self.conv1d(whole.mT).mT

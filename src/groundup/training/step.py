@@ -74,7 +74,7 @@ class Step:
         self.scaler = precision.scaler()
         self.loss_limit = math.inf
         # Modules that learn from counts in place of gradients (biases of experts) change with the weights.
-        self._counting = [module for module in model.modules() if hasattr(module, "end_step")]
+        self._counting: list[Any] = [module for module in model.modules() if hasattr(module, "end_step")]
         self.micro_batch_size, self._may_halve = micro_batch_size, micro_batch_size is None
 
     def __call__(self, batch: Batch) -> StepResult:

@@ -15,8 +15,9 @@ from groundup.cli import main
 def test_every_family_comes_in_equal_size(name):
     size = Size()
     config = equal_size(name, size)
-    assert count(config) == pytest.approx(size.parameters, rel=0.05)
-    assert (config.vocab_size, config.hidden_size, config.num_hidden_layers) == (2048, 256, 6)
+    near = 0.02 if config.num_hidden_layers == size.layers else 0.08  # whole layers come less near
+    assert count(config) == pytest.approx(size.parameters, rel=near)
+    assert (config.vocab_size, config.hidden_size) == (2048, 256)
 
 
 def test_a_size_that_cannot_be_is_refused_with_its_numbers():

@@ -1,5 +1,8 @@
 """RWKV's recurrences: the parallel form against the recurrence told token by token, in float64 where it counts."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,7 @@ from groundup.layers.rwkv.delta_rule import LOWEST, Delta, delta_rule
 from groundup.layers.rwkv.scan import linear_scan, scan
 from groundup.layers.rwkv.stream import Stream
 from groundup.layers.rwkv.wkv import WKV, clamped_wkv, convolved_wkv, stable_wkv
+from groundup.models.catalogue import FAMILIES, config_from_hf, model_class
 from groundup.training.activation_checkpointing import checkpointed
 from groundup.training.compilation import compiled
 
@@ -347,8 +351,6 @@ def test_under_autocast_the_recurrence_stays_in_float32(tmp_path, name):
 def test_a_new_block_passes_its_input_on(name):
     """What ends a branch begins at zero, so that the first logits are those of the embedding, normed."""
     config = CASES[name].cases[name]() if name in CASES[name].cases else CASES[name].own[name]()
-    from groundup.models.catalogue import config_from_hf, model_class
-
     config = config_from_hf(config.to_dict()) if hasattr(config, "to_dict") else config
     model = model_class(config).build(config)
     x = ids()
@@ -357,3 +359,48 @@ def test_a_new_block_passes_its_input_on(name):
     for block in model.blocks.values() if config.model_type == "rwkv2" else ():
         stream = block.norm2(block.norm1(stream))
     assert_close(hidden, model.norm(stream))
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[3] / "docs" / "rwkv.md").read_text(encoding="utf-8")
+HEADS = {"num_attention_heads": 2}
+COMPARED = {
+    "gpt2": HEADS | {"max_position_embeddings": 64, "tie_word_embeddings": False},
+    "llama": HEADS,
+    "rwkv3": {},
+    "rwkv": {},
+    "rwkv5": HEADS,
+    "rwkv6": HEADS | {"mix_rank": 8, "decay_rank": 8},
+    "rwkv7": HEADS | {"decay_rank": 8, "rate_rank": 8, "residual_rank": 8, "gate_rank": 16},
+}
+
+
+@pytest.mark.row("LM-42", reference="the models themselves")
+def test_the_report_compares_equal_parameters():
+    table = re.findall(r"^\| (\w+)[^|]*\|[^|]*\| (\d+) \| ([\d,]+) \| [\d.]+ \|$", PAGE, re.M)
+    assert {family for family, _, _ in table} == set(COMPARED)
+    for family, width, told in table:
+        shape = {"vocab_size": 66, "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": int(width)}
+        config = FAMILIES[family].config(**shape, **COMPARED[family])
+        with torch.device("meta"):
+            count = model_class(config)(config).num_parameters()
+        assert f"{count:,}" == told
+        assert abs(count / 170_560 - 1) < 0.005
+
+
+@pytest.mark.row("LM-42", reference="the models themselves")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("rwkv2", "4 D"), ("rwkv3", "4 D"), ("rwkv", "5 D"), ("rwkv-5.0", "2 D + D N"), ("rwkv-5.1", "2 D + D N")]
+    + [(name, "2 D + D N") for name in ("rwkv-5.2", "rwkv6", "rwkv7")],
+)
+def test_the_report_tells_the_size_of_a_state(tmp_path, name, told):
+    version = {"rwkv": "4"}.get(name, name.removeprefix("rwkv").removeprefix("-"))
+    assert f"| {version} | {told} |" in PAGE
+    model = make_ours(name, tmp_path)
+    state = model.make_state(1, 8)
+    with torch.no_grad():
+        model(ids(rows=1, length=8), state=state)
+    numbers = {"4 D": 4 * 32, "5 D": 5 * 32, "2 D + D N": 2 * 32 + 32 * 8}[told]
+    assert state.nbytes == 3 * 4 * numbers

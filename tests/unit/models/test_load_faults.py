@@ -99,7 +99,8 @@ def test_numbers_that_are_not_finite(llama):
         ({"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": None}, "multiple of num_attention_heads"),
         ({"num_attention_heads": 2, "num_key_value_heads": 4}, "must be a multiple of num_key_value_heads"),
         ({"rope_theta": 500.0}, "remove one of them"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0}}, "`yarn` is not supported"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0}}, "yarn needs factor"),
+        ({"rope_parameters": {"rope_type": "spiral", "rope_theta": 10000.0}}, "got 'spiral'"),
     ],
 )
 def test_contradictions(llama, values, message):

@@ -3,6 +3,7 @@ projections. What it remembers is of one size, however long the text.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,7 +39,8 @@ class Mamba(CausalLM):
     def init_weights(self) -> None:
         c = self.config
         init.normal(self, c.initializer_range)
-        for mixer in (block.mixer for block in self.blocks.values()):
+        mixers: list[Any] = [block.mixer for block in self.blocks.values()]
+        for mixer in mixers:
             mixer.A_log.copy_(torch.arange(1, c.state_size + 1).log().expand_as(mixer.A_log))  # A = -1, -2, .. -N
             mixer.D.fill_(1)
             nn.init.uniform_(mixer.dt_proj.weight, -(c.rank**-0.5), c.rank**-0.5)
