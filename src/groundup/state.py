@@ -336,6 +336,30 @@ class SegmentMemory:
         return 0 if self.hidden is None else self.hidden.nbytes
 
 
+class RowValues:
+    """Whole numbers of each row that its first call settles, such as where its prompt ends: named tensors, (B, 1)."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Tensor] = {}
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order."""
+        self.values = {name: value[rows] for name, value in self.values.items()}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The values; they are replaced, never changed."""
+        return self.values
+
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        """Return to the snapshot."""
+        self.values = snapshot
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(value.nbytes for value in self.values.values())
+
+
 class LatentCache(KVCache):
     """One vector a token that all heads share, (B, 1, max_len, width), allocated once at the first call: what latent
     attention remembers in place of keys and values.

@@ -6,7 +6,7 @@ from families.reference import Reference
 from families.shapes import GROUPED
 
 reference = Reference(
-    rows=("LM-33",),
+    rows=("LM-32", "LM-33"),
     cases={
         "qwen2": lambda: tf.Qwen2Config(**GROUPED),
         "qwen2-tied": lambda: tf.Qwen2Config(**GROUPED, tie_word_embeddings=True),
@@ -16,6 +16,12 @@ reference = Reference(
     },
     # Written down from knowledge of the files, not fetched from the hub.
     released={
+        "qwen1.5-7b": """{"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
+        "eos_token_id": 151643, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,
+        "intermediate_size": 11008, "max_position_embeddings": 32768, "max_window_layers": 28, "model_type": "qwen2",
+        "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32, "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0, "sliding_window": 32768, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+        "transformers_version": "4.37.0", "use_cache": true, "use_sliding_window": false, "vocab_size": 151936}""",
         "qwen2.5-7b": """{"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
         "eos_token_id": 151643, "hidden_act": "silu", "hidden_size": 3584, "initializer_range": 0.02,
         "intermediate_size": 18944, "max_position_embeddings": 131072, "max_window_layers": 28,
@@ -27,6 +33,14 @@ reference = Reference(
     unused=("max_window_layers",),  # where there is no window
     # counts of these shapes in transformers, as the releases are known to have; cards were not fetched
     parameters={
+        "qwen1.5-0.5b": 463_987_712,
+        "qwen1.5-1.8b": 1_836_828_672,
+        "qwen1.5-4b": 3_950_369_280,
+        "qwen1.5-7b": 7_721_324_544,
+        "qwen1.5-14b": 14_167_290_880,
+        "qwen1.5-32b": 32_512_218_112,
+        "qwen1.5-72b": 72_287_920_128,
+        "qwen1.5-110b": 111_209_914_368,
         "qwen2-0.5b": 494_032_768,
         "qwen2-1.5b": 1_543_714_304,
         "qwen2-7b": 7_615_616_512,

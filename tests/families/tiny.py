@@ -60,6 +60,13 @@ def with_rows(names, reference_of, source):
     ]
 
 
+def randomised(model: Any, seed: int = 0) -> Any:
+    """A model in evaluation mode whose norms and biases are away from their trivial start."""
+    torch.manual_seed(seed)
+    _disturb(model)
+    return model.eval()
+
+
 def _disturb(model: torch.nn.Module) -> None:
     """Norms and biases leave their trivial start."""
     with torch.no_grad():

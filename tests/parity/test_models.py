@@ -138,6 +138,9 @@ def test_older_spellings_of_the_config_load_alike(pair):
     config = json.loads(path.read_text())
     config["torch_dtype"] = config.pop("dtype")
     rope = config.pop("rope_parameters", None)
+    if rope is not None and "full_attention" in rope:  # one theta stood beside another
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
     if rope is not None:
         on_top = {"rope_theta", "partial_rotary_factor"} & set(rope)
         config |= {reference.older.get(key, key): rope.pop(key) for key in sorted(on_top)}

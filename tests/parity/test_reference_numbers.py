@@ -1,7 +1,8 @@
 """Families that no released library has: against numbers of their authors' code, kept in tests/data/reference.
 
 A folder there holds config.json, weights.safetensors in the layout of the published checkpoints, values.safetensors
-(`ids`, `logits`, `gradient.NAME`, and `stepped`: logits token by token) and ORIGIN.md, which tells where they are from.
+(`ids`, `logits`, `gradient.NAME`, and `stepped`: logits token by token, after `prefill` tokens in one call where a
+prompt is seen in both directions) and ORIGIN.md, which tells where they are from.
 """
 
 from pathlib import Path
@@ -16,7 +17,10 @@ from groundup.layers.rwkv.first import ChannelMix1, TimeMix1
 from groundup.models.hub import load_model
 
 FOLDER = Path(__file__).parents[1] / "data" / "reference"
-ROWS = {"rwkv2": ["LM-37"], "rwkv3": ["LM-38"], "rwkv5": ["LM-40"], "rwkv6": ["LM-41"]}
+ROWS = {
+    **{"rwkv2": ["LM-37"], "rwkv3": ["LM-38"], "rwkv5": ["LM-40"], "rwkv6": ["LM-41"]},
+    **{"chatglm2": ["LM-22"], "chatglm_6b": ["LM-21"], "qwen": ["LM-31"], "qwen_long": ["LM-31"]},
+}
 FOLDERS = sorted(path.name for path in FOLDER.iterdir() if (path / "values.safetensors").is_file())
 
 
@@ -54,8 +58,10 @@ def test_gradients(case):
 def test_steps(case):
     model, values = case
     ids, state = values["ids"], model.make_state(*values["ids"].shape)
+    first = int(values.get("prefill", torch.tensor(1)))
+    calls = [ids[:, :first], *ids[:, first:].split(1, dim=1)]
     with torch.no_grad():
-        stepped = torch.cat([model(ids[:, t : t + 1], state=state) for t in range(ids.shape[1])], dim=1)
+        stepped = torch.cat([model(call, state=state) for call in calls], dim=1)
     assert_close(stepped, values["logits"])
     assert_close(stepped, values.get("stepped", values["logits"]))
 

@@ -26,6 +26,8 @@ LATENT = {
     **{"n_group": 1, "topk_group": 1, "num_key_value_heads": 8, "head_dim": None},
 }
 OWN: dict[str, dict[str, Any]] = {
+    **{key: {"head_dim": 32} for key in ("chatglm", "glm", "glm4", "qwen")},
+    **{key: {"head_dim": 32, "query_pre_attn_scalar": 32} for key in ("gemma2", "gemma3_text")},
     "deepseek_v2": LATENT,
     "deepseek_v3": LATENT,
     "gemma": {"head_dim": 32},

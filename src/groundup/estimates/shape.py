@@ -90,10 +90,17 @@ class Shape:
             known = ", ".join((*KNOWN, *GPT_LIKE))
             raise UsageError(f"estimates know the families {known}, not `{family}`")
         gpt2 = family == "gpt2"
+        if family in RENAMED and isinstance(config, dict):
+            from groundup.models.catalogue import config_from_hf
+
+            renamed = config_from_hf(config)
+            family, read = renamed.model_type, _Reader(renamed)
         hidden, heads = read.number("hidden_size", "n_embd"), read.number("num_attention_heads", "n_head")
         intermediate = read.optional("intermediate_size") or read.optional("n_inner")
         if intermediate is None and not gpt2:
             raise UsageError("the config lacks `intermediate_size`")
+        if intermediate is not None and family == "qwen":
+            intermediate //= 2  # told for both halves together
         kv_heads = read.optional("num_key_value_heads") or heads
         head_dim = read.optional("head_dim") or HEAD_DIM.get(family, hidden // heads)
         context = read.optional("max_position_embeddings") or read.optional("n_positions") or (1024 if gpt2 else 2048)
@@ -106,13 +113,16 @@ class Shape:
             kv_heads=kv_heads,
             head_dim=head_dim,
             context=context,
-            tied=bool(read.optional("tie_word_embeddings", family in ("gpt2", "gemma", "minicpm"))),
+            tied=bool(read.optional("tie_word_embeddings", family in TIED)),
             learned_positions=context if gpt2 else 0,
-            attention_bias=bool(read.optional("attention_bias", gpt2)) or family in BIASED_QUERIES,
-            mlp_bias=bool(read.optional("mlp_bias", gpt2)),
-            layer_norm=gpt2,
-            gated=not gpt2,
-            out_bias=False if family in BIASED_QUERIES else None,
+            attention_bias=bool(read.optional("attention_bias", gpt2 or family in BIASED))
+            or family in BIASED_QUERIES
+            or (family == "chatglm" and bool(read.optional("mlp_bias"))),
+            mlp_bias=bool(read.optional("mlp_bias", gpt2 or family in FIRST_GLM)),
+            layer_norm=gpt2 or family in FIRST_GLM,
+            gated=not gpt2 and family != "chatglm_6b",
+            out_bias=bool(read.optional("mlp_bias")) if family in OWN_OUT_BIAS else None,
+            block_norms=4 if family in SANDWICH else 2,
             norm_width=0 if family == "olmo" else None,
             head_norms=(heads + kv_heads) * head_dim if family == "olmo2" else HEAD_NORMS.get(family, 0) * head_dim,
             sinks=family == "gpt_oss",
@@ -124,17 +134,36 @@ class Shape:
 KNOWN = (
     *("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "parts", "phi3", "qwen2", "qwen3"),
     *("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"),
+    *("glm_130b", "chatglm_6b", "chatglm", "glm", "glm4", "gemma2", "gemma3_text", "qwen"),
 )
 """The families whose parts are counted here."""
 
-HEAD_DIM = {"qwen3": 128, "gemma": 256, "gpt_oss": 64}
+RENAMED = ("qwen", "chatglm", "chatglm_6b", "glm_130b")
+"""Families whose config.json has names of its own."""
+
+FIRST_GLM = ("glm_130b", "chatglm_6b")
+"""Families with LayerNorm and biases in every layer."""
+
+TIED = ("gpt2", "gemma", "gemma2", "gemma3_text", "minicpm", *FIRST_GLM)
+"""Families whose head is the embedding unless a config says otherwise."""
+
+BIASED = (*FIRST_GLM, "glm", "glm4")
+"""Families with biases in attention unless a config says otherwise."""
+
+SANDWICH = ("glm4", "gemma2", "gemma3_text")
+"""Families with a norm at both ends of each branch."""
+
+HEAD_DIM = {"qwen3": 128, "gemma": 256, "gpt_oss": 64, "gemma2": 256, "gemma3_text": 256, "glm": 128, "glm4": 128}
 """Width of a head where a config does not tell, unless it follows from the others."""
 
-HEAD_NORMS = {"qwen3": 2, "qwen3_moe": 2}
+HEAD_NORMS = {"qwen3": 2, "qwen3_moe": 2, "gemma3_text": 2}
 """Norms over each head's queries and keys, whose gains all heads share."""
 
-BIASED_QUERIES = ("qwen2", "qwen2_moe")
+BIASED_QUERIES = ("qwen", "qwen2", "qwen2_moe")
 """Families with biases on queries, keys and values alone, whatever the config says."""
+
+OWN_OUT_BIAS = (*BIASED_QUERIES, "chatglm", "glm", "glm4")
+"""Families whose output projection has no bias where queries, keys and values have one."""
 
 
 def _parts(read: "_Reader") -> Shape:

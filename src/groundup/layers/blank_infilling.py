@@ -78,3 +78,74 @@ def blank_infilling(
         targets += [*span, end]
         places += [(blanks[k], i + 1) for i in range(len(span) + 1)]
     return Blanks(torch.tensor(tokens), torch.tensor(places), torch.tensor(targets), len(part_a))
+
+
+class Marks(NamedTuple):
+    """Where a row, or each document of a row, has its marks: places, (B, T) or (B, 1) int64.
+
+    Attributes:
+        start: of [START]; what comes before it is the prompt. 0 where there is none: all is part B.
+        blank: of the mask that part B fills.
+        runs_on: 1 where single positions run on in part B ([gMASK] at the end, or no mask), 0 where they stay.
+    """
+
+    start: Tensor
+    blank: Tensor
+    runs_on: Tensor
+
+    def split(self, places: Tensor) -> Tensor:
+        """Segments: 0 in the prompt, 1 from [START] on. (B or 1, T) -> (B, T)"""
+        return (places >= self.start).long()
+
+    def pairs(self, places: Tensor) -> Tensor:
+        """The two positions of each token. (B or 1, T) -> (B, T, 2)"""
+        inside = places - self.start + 1  # place in the blank
+        return torch.where(
+            (inside > 0)[..., None],
+            torch.stack(torch.broadcast_tensors(self.blank, inside), -1),
+            torch.stack((places.expand_as(inside), torch.zeros_like(inside)), -1),
+        )
+
+    def single(self, places: Tensor) -> Tensor:
+        """One position of each token, GLM-130B's. (B or 1, T) -> (B, T)"""
+        stays = (places >= self.start) & (self.runs_on == 0)
+        return torch.where(stays, self.blank, places)
+
+
+def find_marks(
+    ids: Tensor,
+    places: Tensor,
+    runs: Tensor | None,
+    *,
+    start: int,
+    mask: int,
+    end_mask: int,
+    real: Tensor | None = None,
+) -> Marks:
+    """Look for a prompt's marks: `... [MASK] ... [START]` or `... [gMASK] [START]` (Zeng et al. 2022, section 2.1).
+
+    Args:
+        ids: (B, T) int64.
+        places: (B or 1, T) int64, each token's place in its document.
+        runs: (B, T) int64, the number of each token's document in its row from 0; None for one document a row.
+        start: the id of [START].
+        mask: the id of [MASK].
+        end_mask: the id of [gMASK]; where both occur, this one counts.
+        real: (B, T) bool, False for padding.
+    """
+
+    def first(wanted: int) -> tuple[Tensor, Tensor]:
+        """The first place of an id, and whether there is one."""
+        none = ids.shape[1] + int(places.shape[1])
+        hits = (ids == wanted) if real is None else (ids == wanted) & real
+        found = torch.where(hits, places, none)
+        if runs is None:
+            least = found.amin(1, keepdim=True)
+        else:
+            least = torch.full_like(runs, none).scatter_reduce(1, runs, found, "amin").gather(1, runs)
+        return least, least < none
+
+    (begin, begins), (gap, gaps), (end, ends) = first(start), first(mask), first(end_mask)
+    begin = torch.where(begins, begin, 0)
+    blank = torch.where(ends, end, torch.where(gaps, gap, (begin - 1).clamp(min=0)))
+    return Marks(begin, blank, (ends | ~gaps | ~begins).long())

@@ -5,6 +5,7 @@ PostNormBlock         norm(x + f(x))            post-norm: the stream itself is 
 SandwichBlock         x + norm(f(norm(x)))      both ends of the branch
 PostBranchNormBlock   x + norm(f(x))            the end of the branch alone
 DeepNormBlock         norm(a x + f(x))          post-norm with a heavier stream, for very deep models
+HeavyStreamBlock      a norm(x) + f(norm(x))    the same, told from norm to norm
 """
 
 from typing import ClassVar, Literal, NamedTuple
@@ -198,6 +199,19 @@ class DeepNormBlock(Block):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = self.norm1(self.alpha * x + self.attn_dropout(self.attn(x, context)))
         return self.norm2(self.alpha * x + self.mlp_dropout(self.feed(x, context)))
+
+
+class HeavyStreamBlock(DeepNormBlock):
+    """DeepNorm told from norm to norm: x = norm1(x), x = a x + attn(x), then the same with norm2 and mlp (Zeng et al.
+    2022, GLM-130B). A norm stands before the first block and one more after the last; a is sqrt(2 L) there.
+    """
+
+    layout = "norm1 ( attn + norm2 ( mlp +"
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = self.norm1(x)
+        x = self.norm2(self.alpha * x + self.attn_dropout(self.attn(x, context)))
+        return self.alpha * x + self.mlp_dropout(self.feed(x, context))
 
 
 class DeepNormConstants(NamedTuple):

@@ -123,15 +123,17 @@ class PairRope:
     Attributes:
         dim: d, a multiple of 4.
         theta: base of the wavelengths of each half.
+        scaling: changes the frequencies of both halves.
     """
 
     dim: int
     theta: float = 10_000.0
+    scaling: Scaling | None = None
 
     @property
     def half(self) -> Rope:
         """The rotation of one half."""
-        return Rope(self.dim // 2, self.theta)
+        return Rope(self.dim // 2, self.theta, scaling=self.scaling)
 
     def tables(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(B, T, 2), or (B, T) where all are outside blanks -> twice (B, T, 1, dim / 2): both halves' side by side"""

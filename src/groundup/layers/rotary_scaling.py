@@ -47,6 +47,32 @@ class DynamicNTKScaling(Scaling):
         return raise_theta(frequencies, ratio)
 
 
+@dataclass(frozen=True)
+class DoublingNTKScaling(Scaling):
+    """NTK scaling in steps (Qwen, Bai et al. 2023): by 3 up to twice the context of training, by 7 up to four times it.
+
+        2^ceil(log2(length / context) + 1) - 1      in place of factor, for length above context
+
+    Keys in a cache keep the rotation of their time.
+    """
+
+    context: int = 2048
+
+    def __call__(self, frequencies: Tensor, theta: float, length: Tensor) -> Tensor:
+        doublings = (length.clamp(min=self.context) / self.context).log2().ceil() + 1
+        return raise_theta(frequencies, 2**doublings - 1)
+
+
+@dataclass(frozen=True)
+class HalfPrecision(Scaling):
+    """Frequencies rounded to float16, as ChatGLM-6B's code holds them: near position 2000 an angle is off by up to a
+    quarter of a radian, and the model has learned it so.
+    """
+
+    def __call__(self, frequencies: Tensor, theta: float, length: Tensor) -> Tensor:
+        return frequencies.half().float()
+
+
 def raise_theta(frequencies: Tensor, ratio: Tensor) -> Tensor:
     """(theta * ratio^(dim / (dim - 2)))^(-2j / dim) = theta^(-2j / dim) * ratio^(-j / (dim/2 - 1))"""
     pairs = len(frequencies)

@@ -12,11 +12,18 @@ from groundup.models.configs.awd_lstm import AWDLSTMConfig
 from groundup.models.configs.base import ModelConfig
 from groundup.models.configs.bengio import BengioConfig
 from groundup.models.configs.bloom import BloomConfig
+from groundup.models.configs.chatglm import ChatGLMConfig
+from groundup.models.configs.chatglm_6b import ChatGLM6BConfig
 from groundup.models.configs.deepseek_v2 import DeepseekV2Config
 from groundup.models.configs.deepseek_v3 import DeepseekV3Config
 from groundup.models.configs.elmo import ElmoConfig
 from groundup.models.configs.falcon import FalconConfig
 from groundup.models.configs.gemma import GemmaConfig
+from groundup.models.configs.gemma2 import Gemma2Config
+from groundup.models.configs.gemma3 import Gemma3Config
+from groundup.models.configs.glm import GlmConfig
+from groundup.models.configs.glm4 import Glm4Config
+from groundup.models.configs.glm_130b import GLM130BConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.gpt3 import GPT3Config
 from groundup.models.configs.gpt_neo import GPTNeoConfig
@@ -36,6 +43,7 @@ from groundup.models.configs.opt import OPTConfig
 from groundup.models.configs.parts import PartsConfig
 from groundup.models.configs.phi import PhiConfig
 from groundup.models.configs.phi3 import Phi3Config
+from groundup.models.configs.qwen import QwenConfig
 from groundup.models.configs.qwen2 import Qwen2Config
 from groundup.models.configs.qwen2_moe import Qwen2MoeConfig
 from groundup.models.configs.qwen3 import Qwen3Config
@@ -74,6 +82,13 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v2": Family(DeepseekV2Config, "groundup.models.text.deepseek_v2:DeepseekV2"),
     "deepseek_v3": Family(DeepseekV3Config, "groundup.models.text.deepseek_v3:DeepseekV3"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
+    "gemma2": Family(Gemma2Config, "groundup.models.text.gemma2:Gemma2"),
+    "gemma3_text": Family(Gemma3Config, "groundup.models.text.gemma3:Gemma3"),
+    "glm_130b": Family(GLM130BConfig, "groundup.models.text.glm_130b:GLM130B"),
+    "chatglm_6b": Family(ChatGLM6BConfig, "groundup.models.text.chatglm_6b:ChatGLM6B"),
+    "chatglm": Family(ChatGLMConfig, "groundup.models.text.chatglm:ChatGLM"),
+    "glm": Family(GlmConfig, "groundup.models.text.glm:Glm"),
+    "glm4": Family(Glm4Config, "groundup.models.text.glm4:Glm4"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
     "mamba": Family(MambaConfig, "groundup.models.text.mamba:Mamba"),
     "minicpm": Family(MiniCPMConfig, "groundup.models.text.minicpm:MiniCPM"),
@@ -82,6 +97,7 @@ FAMILIES: dict[str, Family] = {
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
     "parts": Family(PartsConfig, "groundup.models.text.parts:Parts"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
+    "qwen": Family(QwenConfig, "groundup.models.text.qwen:Qwen"),
     "qwen2": Family(Qwen2Config, "groundup.models.text.qwen2:Qwen2"),
     "qwen2_moe": Family(Qwen2MoeConfig, "groundup.models.text.qwen2_moe:Qwen2Moe"),
     "qwen3": Family(Qwen3Config, "groundup.models.text.qwen3:Qwen3"),
@@ -118,6 +134,8 @@ def config_from_hf(values: dict[str, Any]) -> ModelConfig:
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
         raise CheckpointError("config.json has no `model_type`, so the family is not known")
+    if ChatGLM6BConfig.reads(values):
+        model_type = ChatGLM6BConfig.family()
     return family(model_type).config.from_hf(values)
 
 

@@ -35,6 +35,28 @@ SEVENTY_TWO = {
 }
 
 
+WHOLE = {"max_position_embeddings": 32_768, "rope_parameters": {"rope_theta": 1_000_000.0}}
+
+
+def first(hidden: int, intermediate: int, layers: int, heads: int, **changes: Any) -> dict[str, Any]:
+    """A size of Qwen1.5, with as many key-value heads as query heads where nothing else is said."""
+    shape = {"hidden_size": hidden, "intermediate_size": intermediate, "num_hidden_layers": layers}
+    return {**shape, "num_attention_heads": heads, "num_key_value_heads": heads} | changes
+
+
+FIRST = {
+    "0.5b": first(1024, 2816, 24, 16, tie_word_embeddings=True),
+    "1.8b": first(2048, 5504, 24, 16),
+    "4b": first(2560, 6912, 40, 20, rope_parameters={"rope_theta": 5_000_000.0}),
+    "7b": first(4096, 11_008, 32, 32),
+    "14b": first(5120, 13_696, 40, 40, vocab_size=152_064),
+    "32b": first(5120, 27_392, 64, 40, num_key_value_heads=8, vocab_size=152_064),
+    "72b": first(8192, 24_576, 80, 64, vocab_size=152_064),
+    "110b": first(8192, 49_152, 80, 64, num_key_value_heads=8, vocab_size=152_064),
+}
+"""Qwen1.5, by size."""
+
+
 class Qwen2Config(LlamaConfig):
     """Qwen2 (Yang et al. 2024) and Qwen2.5, dense."""
 
@@ -42,6 +64,7 @@ class Qwen2Config(LlamaConfig):
     harmless: ClassVar[frozenset[str]] = frozenset({"use_mrope"})
     fixed: ClassVar[dict[str, Any]] = {"attention_bias": False, "mlp_bias": False}
     sizes: ClassVar[dict[str, dict[str, Any]]] = {
+        **{f"qwen1.5-{name}": {**WHOLE, **size} for name, size in FIRST.items()},
         "qwen2-0.5b": {**LONG, **HALF},
         "qwen2-1.5b": {**LONG, **ONE_AND_A_HALF},
         "qwen2-7b": {**LONG, **SEVEN},

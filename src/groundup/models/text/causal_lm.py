@@ -104,6 +104,27 @@ class CausalLM(nn.Module):
             return document_positions(documents)
         return torch.arange(num_tokens, device=device)[None]
 
+    def arrange(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        segments: Tensor | None,
+        given: bool,
+        documents: Tensor | None,
+        state: State | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Positions and segments where they follow from the tokens themselves (GLM: from the marks in a prompt).
+
+        Args:
+            x: ids or vectors.
+            positions: those that the caller gave, or those that count.
+            segments: those that the caller gave.
+            given: whether the positions are the caller's.
+            documents: see `forward`.
+            state: see `forward`; what the call's first tokens settle is kept in it.
+        """
+        return positions, segments
+
     def init_weights(self) -> None:
         """Fill the weights with their initial values."""
         init.normal(self, self.config.initializer_range)
@@ -150,8 +171,11 @@ class CausalLM(nn.Module):
         if state is not None and len(state.lengths) != len(x):
             raise UsageError(f"{len(x)} rows arrive, but the state remembers {len(state.lengths)}: see State.select")
         placement = None if state is None else state.place(num_tokens, documents)
+        given = positions is not None
         if positions is None:
             positions = self.positions(num_tokens, documents, placement, x.device)
+        if not given or segments is None:
+            positions, segments = self.arrange(x, positions, segments, given, documents, state)
         context = Context(positions, documents, state, placement, segments)
 
         if self.embed is not None:
