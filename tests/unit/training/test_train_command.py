@@ -23,6 +23,7 @@ sample_tokens: 8
 
 
 SHAPE = "hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
+GROUPED = "num_key_value_heads: 1, head_dim: 8, intermediate_size: 24"
 # What families without attention have in its place,
 SHAPES = {
     "awd_lstm": "hidden_size: 16, num_hidden_layers: 2, embedding_size: 8",
@@ -32,9 +33,14 @@ SHAPES = {
     "rnn": "hidden_size: 16, num_hidden_layers: 1, cell: gru",
     "mamba": "hidden_size: 16, num_hidden_layers: 1, state_size: 4",
     # and what others need besides, or have not
+    "rwkv": "hidden_size: 16, num_hidden_layers: 1",
+    "rwkv2": "hidden_size: 16, num_hidden_layers: 1",
+    "rwkv3": "hidden_size: 16, num_hidden_layers: 1",
     "gptj": f"{SHAPE}, rotary_dim: 4",
     "openai-gpt": SHAPE,
     "bloom": SHAPE,
+    "qwen": f"{SHAPE}, head_dim: 8, intermediate_size: 24",
+    **dict.fromkeys(("gemma2", "gemma3_text", "gpt_oss", "mixtral", "qwen3_moe"), f"{SHAPE}, {GROUPED}"),
 }
 
 

@@ -8,6 +8,8 @@ so that a sentence never seen is likely if it is made of likely parts; an n-gram
 W is zero without direct connections. Before the begin of a text stand zero vectors.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,8 @@ class HiddenLayer(nn.Module):
 
     (B, T, m) -> (B, T, h), or (B, T, h + (n - 1) m)
     """
+
+    layout: ClassVar[str] = "window hidden"
 
     def __init__(self, order: int, dim: int, hidden: int, direct: bool):
         super().__init__()

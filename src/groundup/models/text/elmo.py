@@ -10,7 +10,7 @@ Both share the token vectors and the softmax. `forward` is the one that reads fo
 objective `bidirectional_language_modeling` trains both. `layers` gives h_0 to h_L.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class ElmoBlock(nn.Module):
 
     With a state only the first half is computed: the end of the text is not known yet, and the other half is zeros.
     """
+
+    layout: ClassVar[str] = "( forwards|backwards +"
 
     def __init__(self, forwards: Recurrent, backwards: Recurrent, dropout: float, residual: bool):
         super().__init__()

@@ -7,7 +7,7 @@ looks up what follows them.
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ class History(nn.Module):
         start: the symbol before a document.
         ends: ids after which a new document begins.
     """
+
+    layout: ClassVar[str] = "window"
 
     def __init__(self, width: int, start: int, ends: Sequence[int]):
         super().__init__()

@@ -6,6 +6,8 @@ What it knows of the text is a state of fixed size, so a step costs the same aft
 Tensors are named as in PyTorch's word-language-model example: `encoder`, `rnn.weight_ih_l0`, ..., `decoder`.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,8 @@ from groundup.weights import Rule, WeightMap, rule
 
 class RecurrentBlock(nn.Module):
     """A recurrent layer and dropout of what it gives. (B, T, D) -> (B, T, H)"""
+
+    layout: ClassVar[str] = "rnn dropout"
 
     def __init__(self, rnn: Recurrent, dropout: nn.Module):
         super().__init__()
