@@ -202,11 +202,16 @@ class WeightMap:
 
     def __init__(self, *rules: Rule, prefix: str = "", ignore: tuple[str, ...] = (), **sizes: int):
         self.prefix, self.ignore = prefix, ignore
+        self._rules, self._sizes = rules, sizes
         self._by_their_module: dict[str, tuple[Rule, int]] = {}
         self._by_our_module: dict[str, tuple[Rule, int]] = {}
         for filled in _fill(rules, sizes):
             for side, index in ((filled.theirs, self._by_their_module), (filled.ours, self._by_our_module)):
                 index.update({module: (filled, place) for place, module in enumerate(side)})
+
+    def plus(self, *rules: Rule) -> "WeightMap":
+        """With more rules: what a family has besides its ancestor."""
+        return WeightMap(*self._rules, *rules, prefix=self.prefix, ignore=self.ignore, **self._sizes)
 
     def match_theirs(self, names: Iterable[str]) -> list[Pair]:
         """The pairs that a checkpoint with these names holds; a `CheckpointError` names what no rule knows."""

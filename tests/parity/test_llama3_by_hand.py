@@ -11,9 +11,11 @@ from families.llama import LLAMA3_ROPE
 from families.shapes import GROUPED, LLAMA
 from groundup.base.errors import UsageError
 from groundup.cli import main
+from groundup.commands.models_verify import KNOWN_TEXTS
 from groundup.models.hub import load_model
 from groundup.models.text.llama3_by_hand import forward_by_hand, rotations, turn
 from groundup.observe import observe
+from groundup.tokenizers.hub import load_tokenizer
 
 SHAPES = {
     "llama-1": lambda: tf.LlamaConfig(**LLAMA),
@@ -45,6 +47,23 @@ def test_the_logits_are_the_models_and_transformers(pair):
         assert_close(found["logits"], ours(torch.tensor([IDS]))[0])
         assert_close(found["logits"], theirs(torch.tensor([IDS])).logits[0])
     assert found["probabilities"].sum().item() == pytest.approx(1)
+
+
+@pytest.mark.row("LM-28", reference="published: the tensor-by-tensor notebook")
+@pytest.mark.parametrize("size", ["8b", "70b"])
+def test_the_released_weights_answer_42(size, shared):
+    """By hand and by the model: the likeliest next token is 2983."""
+    folder = shared / "models" / f"llama-3-{size}"
+    if not (folder / "config.json").is_file():
+        pytest.skip(f"the released weights of Llama 3 {size} are not at {folder} (a Hugging Face folder)")
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    prompt, answer = KNOWN_TEXTS["llama-3-8b"]
+    ids = tokenizer.encode(prompt, bos=True)
+    assert len(ids) == 17
+    found = forward_by_hand(model, ids)
+    assert tokenizer.decode([int(found["probabilities"].argmax())]) == answer
+    with torch.no_grad():
+        assert int(model(torch.tensor([ids]))[0, -1].argmax()) == int(found["probabilities"].argmax()) == 2983
 
 
 @pytest.mark.row("LM-28", reference="transformers; the model's own forward")

@@ -39,18 +39,15 @@ class Built:
         import torch
         from torch import nn
 
+        from groundup.models.architecture.counts import count_parts
         from groundup.models.catalogue import model_class
 
         with torch.device("meta"):
             model = model_class(config)(config)
-        parts: dict[str, int] = {}
-        for name, parameter in model.named_parameters():
-            part = PARTS.get(name.split(".")[0], "other")
-            parts[part] = parts.get(part, 0) + parameter.numel()
         linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
         inside = [m for name, m in linears.items() if name != "lm_head"]
         return cls(
-            tuple(parts.items()),
+            tuple(count_parts(model).items()),
             tuple(
                 (p.shape[0], p.shape[1], name.startswith("blocks."))
                 for name, p in model.named_parameters()
@@ -64,9 +61,6 @@ class Built:
             config.num_hidden_layers,
             config.max_position_embeddings or 1,
         )
-
-
-PARTS = {"embed": "token embedding", "blocks": "layers", "norm": "norms", "lm_head": "output head"}
 
 
 def shape_of(config: Any) -> Shape | Built:

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-import groundup.state as state_module
 from groundup.base.errors import UsageError
 from groundup.generation.few_rows import for_decoding, is_standard
 from groundup.generation.generate import generate, prefill
@@ -16,7 +15,7 @@ from groundup.models.configs.parts import PartsConfig
 from groundup.models.configs.phi3 import Phi3Config
 from groundup.models.configs.qwen2 import Qwen2Config
 from groundup.models.hub import build_model, load_model
-from groundup.state import KVCache, RollingKVCache, kv_cache
+from groundup.state import KVCache, RollingKVCache, caches, kv_cache
 from standin import Bytes
 
 WINDOW = 4
@@ -151,7 +150,7 @@ def test_a_slot_lies_at_its_remainder_by_the_size():
 def test_no_place_is_written_twice_in_a_call(monkeypatch):
     """Which of two writes to a place stays is open on a GPU; the place of padding alone may get several."""
     written = []
-    monkeypatch.setattr(state_module, "put", lambda values, new, places: written.append(places))
+    monkeypatch.setattr(caches, "put", lambda values, new, places: written.append(places))
     state, cache, x = build().make_state(2, 40), RollingKVCache(4, 40), torch.zeros(2, 1, 9, 1)
     for documents in (padded((9, 5), 9, "left"), padded((7, 9), 9, "right"), None):
         placement = state.place(9, documents)

@@ -87,7 +87,6 @@ def written(texts, logprobs):
     return generate, asked
 
 
-@pytest.mark.row("LM-13", reference="Chen et al. 2021, hand calculation")
 @pytest.mark.row("EVAL-15", reference="Chen et al. 2021, hand calculation")
 def test_sampling_ranking_and_scores(monkeypatch):
     """Two problems, three samples each: the likeliest by the mean, not by the sum, and the likeliest may be wrong."""

@@ -376,7 +376,6 @@ COMPARED = {
 }
 
 
-@pytest.mark.row("LM-42", reference="the models themselves")
 def test_the_report_compares_equal_parameters():
     table = re.findall(r"^\| (\w+)[^|]*\|[^|]*\| (\d+) \| ([\d,]+) \| [\d.]+ \|$", PAGE, re.M)
     assert {family for family, _, _ in table} == set(COMPARED)
@@ -389,7 +388,6 @@ def test_the_report_compares_equal_parameters():
         assert abs(count / 170_560 - 1) < 0.005
 
 
-@pytest.mark.row("LM-42", reference="the models themselves")
 @pytest.mark.parametrize(
     ("name", "told"),
     [("rwkv2", "4 D"), ("rwkv3", "4 D"), ("rwkv", "5 D"), ("rwkv-5.0", "2 D + D N"), ("rwkv-5.1", "2 D + D N")]

@@ -71,7 +71,6 @@ def test_the_difference_in_words_goes_along_the_lineage():
     assert "  - RMSNorm in place of LayerNorm" not in both
 
 
-@pytest.mark.row("LM-49", reference="published: the papers named in the cards")
 def test_list_is_narrowed_by_what_cards_say(capsys):
     import json
 
@@ -95,7 +94,6 @@ def test_list_is_narrowed_by_what_cards_say(capsys):
     assert main(["models", "list", "--since", "last year"]) == 2
 
 
-@pytest.mark.row("LM-49", reference="published: the papers named in the cards")
 def test_diff_as_typed(capsys):
     import json
 

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from groundup.base.errors import UsageError
-from groundup.tokenizers import batches, kernels, processes
+from groundup.tokenizers import batches, kernels
 from groundup.tokenizers import tokenizer as base
 from groundup.tokenizers.byte_symbols import ALPHABET
 from groundup.tokenizers.extension import add_tokens
@@ -58,20 +58,6 @@ def at_once(monkeypatch):
     monkeypatch.setattr(batches, "WORTH", 0)
     monkeypatch.setattr(batches.portions, "__defaults__", (200,))
     monkeypatch.setattr(batches, "PORTION", 200)
-
-
-@pytest.fixture
-def started(monkeypatch):
-    """All processes that are started."""
-    made = []
-    popen = subprocess.Popen
-
-    def start(*args, **options):
-        made.append(popen(*args, **options))
-        return made[-1]
-
-    monkeypatch.setattr(processes.subprocess, "Popen", start)
-    return made
 
 
 def texts(count=60, seed=1):

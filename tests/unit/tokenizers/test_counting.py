@@ -77,20 +77,6 @@ def small_portions(monkeypatch):
     monkeypatch.setattr(counting, "PORTION", 3000)
 
 
-@pytest.fixture
-def started(monkeypatch):
-    """All processes that are started."""
-    made = []
-    popen = subprocess.Popen
-
-    def start(*args, **options):
-        made.append(popen(*args, **options))
-        return made[-1]
-
-    monkeypatch.setattr(processes.subprocess, "Popen", start)
-    return made
-
-
 @pytest.mark.parametrize("name", SPLITTERS)
 def test_a_description_cuts_as_the_splitter_does(name):
     splitter = SPLITTERS[name]

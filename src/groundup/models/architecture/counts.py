@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from groundup.models.catalogue import model_class
 
@@ -10,7 +11,11 @@ from groundup.models.catalogue import model_class
 def parameters_by_part(config: Any) -> dict[str, int]:
     """The model's own parameters, counted by where they stand; tied ones once."""
     with torch.device("meta"):
-        model = model_class(config)(config)
+        return count_parts(model_class(config)(config))
+
+
+def count_parts(model: nn.Module) -> dict[str, int]:
+    """The same of a model that is there."""
     parts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         part = _part(name)

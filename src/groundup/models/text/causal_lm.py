@@ -104,26 +104,15 @@ class CausalLM(nn.Module):
             return document_positions(documents)
         return torch.arange(num_tokens, device=device)[None]
 
-    def arrange(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        segments: Tensor | None,
-        given: bool,
-        documents: Tensor | None,
-        state: State | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Positions and segments where they follow from the tokens themselves (GLM: from the marks in a prompt).
+    def arrange(self, x: Tensor, context: Context, given: bool) -> Context:
+        """The call with what follows from the tokens themselves (GLM: positions and segments, from a prompt's marks).
 
         Args:
             x: ids or vectors.
-            positions: those that the caller gave, or those that count.
-            segments: those that the caller gave.
+            context: the call; its positions are those that the caller gave, or those that count.
             given: whether the positions are the caller's.
-            documents: see `forward`.
-            state: see `forward`; what the call's first tokens settle is kept in it.
         """
-        return positions, segments
+        return context
 
     def init_weights(self) -> None:
         """Fill the weights with their initial values."""
@@ -174,9 +163,7 @@ class CausalLM(nn.Module):
         given = positions is not None
         if positions is None:
             positions = self.positions(num_tokens, documents, placement, x.device)
-        if not given or segments is None:
-            positions, segments = self.arrange(x, positions, segments, given, documents, state)
-        context = Context(positions, documents, state, placement, segments)
+        context = self.arrange(x, Context(positions, documents, state, placement, segments), given)
 
         if self.embed is not None:
             x = self.embed(x, context)  # (B, T, D)

@@ -9,6 +9,7 @@ Marks are found in the ids. A prompt comes in one call, with or without a state,
 caller may also give `positions` and `segments` (0 in the prompt), for several blanks in a text.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from groundup.layers.activations import activation
 from groundup.layers.attention import Attention
 from groundup.layers.blank_infilling import Marks, find_marks
 from groundup.layers.block import HeavyStreamBlock
+from groundup.layers.context import Context
 from groundup.layers.feedforward import GatedMLP
 from groundup.layers.masks import MaskRule, Prefix
 from groundup.layers.norms import LayerNorm
@@ -68,26 +70,23 @@ class GLM130B(CausalLM):
         state.layers["marks"] = RowValues()
         return state
 
-    def arrange(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        segments: Tensor | None,
-        given: bool,
-        documents: Tensor | None,
-        state: State | None,
-    ) -> tuple[Tensor, Tensor | None]:
+    def arrange(self, x: Tensor, context: Context, given: bool) -> Context:
+        positions = context.positions
+        if given and context.segments is not None:
+            return context
         if given and positions.ndim == 3:
-            return positions, (positions[..., 1] > 0).long()
-        marks = self.marks(x, positions, documents, state)
-        return positions if given else self.placed(marks, positions), marks.split(positions)
+            return replace(context, segments=(positions[..., 1] > 0).long())
+        marks = self.marks(x, context)
+        placed = positions if given else self.placed(marks, positions)
+        return replace(context, positions=placed, segments=marks.split(positions))
 
     def placed(self, marks: Marks, places: Tensor) -> Tensor:
         """Positions of tokens at these places of their documents."""
         return marks.single(places)
 
-    def marks(self, x: Tensor, places: Tensor, documents: Tensor | None, state: State | None) -> Marks:
+    def marks(self, x: Tensor, context: Context) -> Marks:
         """The marks of each document; those of the first call for later ones with a state."""
+        places, documents, state = context.positions, context.documents, context.state
         remembered = None if state is None else state.layers["marks"]
         if remembered is not None and remembered.values:
             return Marks(**remembered.values)

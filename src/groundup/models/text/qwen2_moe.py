@@ -34,17 +34,12 @@ class Qwen2Moe(Qwen2):
     @classmethod
     def weight_map(cls, config: Qwen2MoeConfig) -> WeightMap:  # type: ignore[override]
         ours, theirs = "blocks.{i}.", "model.layers.{i}."
-        return WeightMap(
-            rule("embed.tokens", "model.embed_tokens"),
-            rule(ours + "attn", theirs + "self_attn"),
-            rule(ours + "norm1", theirs + "input_layernorm"),
-            rule(ours + "norm2", theirs + "post_attention_layernorm"),
-            rule(ours + "mlp", theirs + "mlp"),
-            rule(ours + "mlp.shared", theirs + "mlp.shared_expert"),
-            rule(ours + "mlp.shared_gate", theirs + "mlp.shared_expert_gate"),
-            *stacked_experts(theirs + "mlp.experts", config.num_experts),
-            rule("norm", "model.norm"),
-            rule("lm_head", "lm_head"),
-            ignore=("*.rotary_emb.inv_freq",),
-            i=config.num_hidden_layers,
+        return (
+            super()
+            .weight_map(config)
+            .plus(
+                rule(ours + "mlp.shared", theirs + "mlp.shared_expert"),
+                rule(ours + "mlp.shared_gate", theirs + "mlp.shared_expert_gate"),
+                *stacked_experts(theirs + "mlp.experts", config.num_experts),
+            )
         )

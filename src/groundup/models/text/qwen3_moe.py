@@ -11,7 +11,7 @@ from groundup.layers.moe.mixture import MixtureOfExperts
 from groundup.models.configs.qwen3_moe import Qwen3MoeConfig
 from groundup.models.text.mixtral import stacked_experts
 from groundup.models.text.qwen3 import Qwen3
-from groundup.weights import WeightMap, rule
+from groundup.weights import WeightMap
 
 
 class Qwen3Moe(Qwen3):
@@ -30,16 +30,4 @@ class Qwen3Moe(Qwen3):
 
     @classmethod
     def weight_map(cls, config: Qwen3MoeConfig) -> WeightMap:  # type: ignore[override]
-        ours, theirs = "blocks.{i}.", "model.layers.{i}."
-        return WeightMap(
-            rule("embed.tokens", "model.embed_tokens"),
-            rule(ours + "attn", theirs + "self_attn"),
-            rule(ours + "norm1", theirs + "input_layernorm"),
-            rule(ours + "norm2", theirs + "post_attention_layernorm"),
-            rule(ours + "mlp", theirs + "mlp"),
-            *stacked_experts(theirs + "mlp.experts", config.num_experts),
-            rule("norm", "model.norm"),
-            rule("lm_head", "lm_head"),
-            ignore=("*.rotary_emb.inv_freq",),
-            i=config.num_hidden_layers,
-        )
+        return super().weight_map(config).plus(*stacked_experts("model.layers.{i}.mlp.experts", config.num_experts))
