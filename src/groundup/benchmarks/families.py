@@ -61,10 +61,9 @@ def measure(work: Work) -> list[Comparison]:
         try:
             case = FamilyCase.make(name, work.size, work.batch)
             known = transformers_knows(name)
-            if work.training:
-                found.append(training(case, work, known))
-            if work.decoding:
-                found.append(decoding(case, work, known))
+            for what in (training,) * work.training + (decoding,) * work.decoding:
+                found.append(what(case, work, known))
+                say(line(found[-1]))
         except GroundupError as error:
             warn(f"{name} is left out: {error}")
     if not found:
@@ -154,6 +153,12 @@ def against_base(one: Comparison, all_of_them: list[Comparison]) -> Comparison:
         if base.more["family"] == BASE and base.more["what"] == one.more["what"]:
             return replace(one, more={**one.more, "ratio_to_llama": one.ours / base.ours})
     return one
+
+
+def line(one: Comparison) -> str:
+    """One measurement in words, shown as soon as it is there."""
+    beside = f", {PEER} {one.theirs:,.0f}: {one.ratio:.2f}x" if one.peer == PEER else ""
+    return f"{one.case}: {one.ours:,.0f} tokens/s ({one.more['ours_variant']}){beside}"
 
 
 def summary(found: list[Comparison]) -> str:
