@@ -26,8 +26,8 @@ def make(**choice):
     return lambda: PartsConfig(**SMALL | {"position_buckets": 8, "max_distance": 6, "stride": 3} | choice)
 
 
-SUMS = ("performer", "gated_delta")
-"""Attention that remembers sums: `parts_of_sums.py` holds it."""
+SUMS, DELTAS = ("performer",), ("gated_delta",)
+"""Attention that remembers tensors of fixed size: `parts_of_sums.py` and `parts_of_deltas.py` hold it."""
 
 reference = Reference(
     # Du et al. 2021 as 1.2T (96.6B active), Artetxe et al. 2021 as 15B, 52B, 207B and 1.1T: counts of these
@@ -44,6 +44,6 @@ reference = Reference(
         f"parts-{value}": make(**{name: value})
         for name, values in CHOICES.items()
         for value in values
-        if value not in SUMS
+        if value not in SUMS + DELTAS
     },
 )
