@@ -9,16 +9,16 @@ HYBRID = GROUPED | dict(
     head_dim=16,
     linear_num_key_heads=2,
     linear_num_value_heads=4,
-    linear_key_head_dim=8,
-    linear_value_head_dim=6,
+    linear_key_head_dim=16,
+    linear_value_head_dim=12,
     num_hidden_layers=4,
 )
 EXPERTS = dict(num_experts=6, num_experts_per_tok=3, moe_intermediate_size=12, shared_expert_intermediate_size=20)
 SHORT = dict(num_hidden_layers=3, layer_types=["linear_attention", "full_attention", "linear_attention"])
 
 # The norm inside a DeltaNet divides what a memory gives by its size, and the first tokens' is next to nothing where
-# query and key are at right angles: transformers' own gradients move by 1e-4 when its embedding changes by 2e-7.
-LOOSE = dict(rtol=1e-4, atol=1e-4)
+# query and key are at right angles: transformers' own gradients move by 3e-5 when its embedding changes by 2e-7.
+LOOSE = dict(rtol=1e-4, atol=5e-5)
 
 reference = Reference(
     cases={
