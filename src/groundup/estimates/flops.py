@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.estimates.built import Built, shape_of
-from groundup.estimates.params import active_parameters, attention_matrices, mlp_matrices
+from groundup.estimates.params import active_parameters, mixing_matrices, mlp_matrices
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Flops:
 
     Attributes:
         projections: query, key, value and output projections, and those of narrow token vectors.
-        scores: q kᵀ and the weighted sum of values, over all T x T pairs, as dense kernels compute them.
+        scores: q kᵀ and the weighted sum of values, over all T x T pairs, as dense kernels compute them; of memories of
+            one size what the recurrence says, which is less than their computation chunk by chunk.
         mlp: the feed-forward matrices; of a model without attention, all matrices but the head.
         head: the output head.
     """
@@ -53,10 +54,11 @@ def flops(config: Any, seq_len: int, batch: int = 1) -> Flops:
     if isinstance(s, Built):
         return Flops(projections=0, scores=0, mlp=2 * tokens * s.products, head=2 * tokens * s.head)
     pair = s.heads * (s.latent.plain + s.latent.rope + s.latent.value if s.latent else 2 * s.head_dim)
+    memories = 0 if s.memories is None else 2 * tokens * s.memories.layers * s.memories.products()
     ends = 0 if s.narrow is None else 4 * tokens * s.hidden * s.narrow
     return Flops(
-        projections=2 * tokens * attention_matrices(s) * s.layers + ends,
-        scores=2 * tokens * seq_len * pair * s.layers,
+        projections=2 * tokens * mixing_matrices(s) + ends,
+        scores=2 * tokens * seq_len * pair * s.attention_layers + memories,
         mlp=2 * tokens * mlp_matrices(s),
         head=2 * tokens * s.vectors * s.vocab,
     )
@@ -78,7 +80,7 @@ def palm_flops_per_token(config: Any, seq_len: int) -> int:
     if isinstance(s, Built):
         return 6 * (s.products + s.head)
     n = active_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.vectors)
-    return 6 * n + 12 * s.layers * s.heads * s.head_dim * seq_len
+    return 6 * n + 12 * s.attention_layers * s.heads * s.head_dim * seq_len
 
 
 def utilisation(tokens_per_second: float, flops_per_token: float, peak_flops: float) -> float:

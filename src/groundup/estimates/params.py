@@ -40,6 +40,8 @@ def parts(config: Any) -> list[Part]:
         attention += s.hidden
     if s.mlp_bias:
         mlp += (matrices - 1) * s.intermediate + s.hidden
+    if s.gates:
+        attention += (s.hidden + s.attention_bias) * query
     attention += s.head_norms + (s.heads if s.sinks else 0) + s.mixer_parameters
     if s.latent is not None:
         attention = s.latent.parameters(s.hidden, s.heads)
@@ -48,7 +50,8 @@ def parts(config: Any) -> list[Part]:
         Part("token embedding", s.vocab * s.vectors),
         Part("projections of the embedding", 0 if s.narrow is None else s.hidden * s.narrow, 2),
         Part("position embedding", s.learned_positions * s.hidden),
-        Part("attention", attention, s.layers),
+        Part("attention", attention, s.attention_layers),
+        *([Part("memories", s.memories.parameters(s.hidden), s.memories.layers)] if s.memories else []),
         Part("feed-forward", mlp, s.dense_layers),
         *_mixture_parts(s),
         Part("relative positions", s.position_parameters, s.layers),
@@ -89,7 +92,7 @@ def matrix_parameters(config: Any) -> int:
     if isinstance(s, Built):
         return s.products + s.head
     projected = 0 if s.narrow is None else 2 * s.hidden * s.narrow
-    return s.layers * attention_matrices(s) + mlp_matrices(s) + projected + s.vocab * s.vectors
+    return mixing_matrices(s) + mlp_matrices(s) + projected + s.vocab * s.vectors
 
 
 def mlp_matrices(s: Shape) -> int:
@@ -98,11 +101,19 @@ def mlp_matrices(s: Shape) -> int:
     return dense + (s.mixture.layers * s.mixture.active_matrices(s.hidden) if s.mixture else 0)
 
 
+def mixing_matrices(s: Shape) -> int:
+    """Parameters of the projections of all layers, with attention or with a memory."""
+    attention = s.attention_layers * attention_matrices(s)
+    if s.memories is None:
+        return attention
+    return attention + s.memories.layers * sum(rows * columns for rows, columns in s.memories.matrices(s.hidden))
+
+
 def attention_matrices(s: Shape) -> int:
-    """Parameters of a layer's projections."""
+    """Parameters of the projections of a layer with attention."""
     if s.latent is not None:
         return sum(rows * columns for rows, columns in s.latent.matrices(s.hidden, s.heads))
-    return 2 * s.hidden * s.head_dim * (s.heads + s.kv_heads)
+    return s.hidden * s.head_dim * ((3 if s.gates else 2) * s.heads + 2 * s.kv_heads)
 
 
 def moe_parameters(*, hidden: int, intermediate: int, experts: int, active: int) -> tuple[int, int]:
