@@ -194,8 +194,8 @@ class Memories:
         return self.span * self.channels + 3 * self.heads * self.key_dim * self.value_dim
 
     def kept(self, hidden: int, chunk: int = 64) -> tuple[int, int]:
-        """Numbers of a token that a layer keeps for backward: in the type of the model (around the convolution, the gate
-        and the norm), and in float32 (normalised queries and keys, the solved system, six matrices of a chunk, the
+        """Numbers of a token that a layer keeps for backward: in the type of the model (around convolution, gate
+        and norm), and in float32 (normalised queries and keys, the solved system, six matrices of a chunk, the
         memory before it).
         """
         keys, values = self.heads * self.key_dim, self.heads * self.value_dim

@@ -74,7 +74,7 @@ class Qwen3_5Config(Qwen3NextConfig):
     """Blocks."""
     num_key_value_heads: int | None = Field(default=4, gt=0)
     """Key-value heads of layers with attention; as many as query heads when not given."""
-    rope_parameters: MropeParameters = MropeParameters(partial_rotary_factor=0.25)
+    rope_parameters: MropeParameters = MropeParameters(partial_rotary_factor=0.25)  # type: ignore[assignment]
     """Rotary positions of layers with attention."""
     num_experts: int = Field(default=0, ge=0)
     """None here: the field is that of the ancestor."""

@@ -37,7 +37,7 @@ class Qwen3_5MoeConfig(Qwen3NextConfig):
     """Token ids."""
     num_hidden_layers: int = Field(default=40, gt=0)
     """Blocks."""
-    rope_parameters: MropeParameters = MropeParameters(partial_rotary_factor=0.25)
+    rope_parameters: MropeParameters = MropeParameters(partial_rotary_factor=0.25)  # type: ignore[assignment]
     """Rotary positions of layers with attention."""
     num_experts: int = Field(default=256, gt=0)
     """Experts in a layer."""

@@ -51,7 +51,7 @@ class Qwen3Next(Llama):
     def make_gated(self, i: int) -> nn.Module:
         """Attention with gates."""
         c, d = self.config, self.head_dim
-        norms = {name: OffsetRMSNorm(d, c.rms_norm_eps) for name in ("q_norm", "k_norm")}
+        norms: dict[str, Any] = {name: OffsetRMSNorm(d, c.rms_norm_eps) for name in ("q_norm", "k_norm")}
         settings = {"bias": c.attention_bias, "rope": self.make_rope(i), "dropout": c.attention_dropout}
         sizes = (c.hidden_size, c.num_attention_heads, c.num_key_value_heads, d)
         return GatedAttention(*sizes, mask=self.make_mask(i), **settings, **norms)
