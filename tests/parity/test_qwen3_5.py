@@ -194,7 +194,7 @@ def test_the_drawing_tells_memories_from_attention():
     drawn = outline(config_of_size("qwen3.5-9b"), "qwen3.5-9b")
     assert [len(group.layers) for group in drawn.groups] == [3, 1] * 8
     text = as_text(drawn)
-    assert "32 memories of 128 × 128, 16 heads of queries and keys, a convolution of 4 tokens" in text
+    assert "32 memories of 128 × 128, 16 key heads, convolution of 4" in text
     assert "16 heads of 256, 4 for keys and values, rotary (64 of 256 features" in text
     # 8 layers of 2 x 4 heads of 256 numbers in bf16
     assert drawn.state_bytes == 8 * 2 * 4 * 256 * 2

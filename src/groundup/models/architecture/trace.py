@@ -154,8 +154,8 @@ def _attention_words(module: nn.Module) -> Iterator[str]:
     if isinstance(module, GatedDeltaNet):
         keys = module.k_proj.out_features // module.k_head_dim
         yield f"{module.num_heads} memories of {module.k_head_dim} × {module.head_dim}"
-        yield f"{keys} heads of queries and keys"
-        yield f"a convolution of {module.conv.kernel_size[0]} tokens"
+        yield f"{keys} key heads"
+        yield f"convolution of {module.conv.kernel_size[0]}"
         return
     d, q, k = (getattr(module, name, None) for name in ("head_dim", "q_proj", "k_proj"))
     if isinstance(d, int) and isinstance(q, nn.Linear) and isinstance(k, nn.Linear):
