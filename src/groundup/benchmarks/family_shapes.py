@@ -21,7 +21,7 @@ WIDTH_FOLLOWS = frozenset({"mamba"})
 # What a family needs beside the common shape to be like itself at a small size.
 FOUR = {"num_local_experts": 4, "num_experts_per_tok": 2}
 LATENT = {
-    **{"kv_lora_rank": 64, "q_lora_rank": 96, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32},
+    **{"kv_lora_rank": 64, "q_lora_rank": 128, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32},
     **{"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1},
     **{"n_group": 1, "topk_group": 1, "num_key_value_heads": 8, "head_dim": None},
 }

@@ -24,12 +24,14 @@ Decode = Callable[[list[list[int]], int], list[list[int]]]
 
 
 def ours(folder: str, device: str, dtype: str) -> Decode:
-    """`generate` as a user calls it."""
+    """`generate` as a process calls it that decodes much."""
+    from groundup.generation import few_rows
     from groundup.generation.generate import generate
     from groundup.models.hub import load_model
     from groundup.tokenizers.hub import load_tokenizer
 
     model, tokenizer = load_model(folder, dtype=dtype, device=device), load_tokenizer(folder)
+    few_rows.load()
 
     def run(prompts: list[list[int]], new: int) -> list[list[int]]:
         results = generate(model, tokenizer, prompts, temperature=0, max_new_tokens=new, ignore_eos=True)

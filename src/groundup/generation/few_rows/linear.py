@@ -1,5 +1,7 @@
 """Linear layers and embeddings whose weights stay as they are stored."""
 
+import functools
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,6 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from groundup.base.console import note
 
 WIDEST_STEP = 64  # what the kernel takes at once of a row, with the widest vectors
 MOST_ROWS = 32  # from here on a general matrix product is as fast
@@ -68,10 +72,14 @@ def rows_of(x: Tensor) -> Tensor:
     return x[:, 0].contiguous()
 
 
+@functools.cache
 def kernels() -> Any:
     """The compiled functions; imported late because numba is optional."""
     from groundup.generation.few_rows.kernels import attention, block, feed_forward, numbers, products
 
+    kept = Path(block.block_step._cache.cache_path)  # numba keeps there what it compiled
+    if not any(kept.glob("block.block_step-*.nbi")):
+        note("Compiling the functions for decoding: once on this machine, some 10 seconds.")
     return SimpleNamespace(
         one_at_a_time=products.one_at_a_time,
         multiply=products.multiply,

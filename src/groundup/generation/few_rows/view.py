@@ -24,8 +24,9 @@ _loaded = False
 def load() -> None:
     """Get the compiled functions ready: models of any size use them from then on. For processes that decode much."""
     global _loaded
-    kernels()
-    _loaded = True
+    if importlib.util.find_spec("numba") is not None:
+        kernels()
+        _loaded = True
 
 
 def for_decoding(model: Any, fewest_parameters: int | None = None) -> Any:
