@@ -77,7 +77,8 @@ def kernels() -> Any:
     """The compiled functions; imported late because numba is optional."""
     from groundup.generation.few_rows.kernels import attention, block, feed_forward, numbers, products
 
-    kept = Path(block.block_step._cache.cache_path)  # numba keeps there what it compiled
+    step: Any = block.block_step
+    kept = Path(step._cache.cache_path)  # where numba keeps what it compiled
     if not any(kept.glob("block.block_step-*.nbi")):
         note("Compiling the functions for decoding: once on this machine, some 10 seconds.")
     return SimpleNamespace(
