@@ -27,6 +27,11 @@ def say(*parts: object) -> None:
     tqdm.write(" ".join(map(str, parts)), file=sys.stderr if _json_mode.get() else sys.stdout)
 
 
+def note(*parts: object) -> None:
+    """Print a line on stderr that is neither a result nor a warning: why something takes a moment."""
+    tqdm.write(" ".join(map(str, parts)), file=sys.stderr)
+
+
 def warn(*parts: object) -> None:
     """Print a line of warning on stderr."""
     tqdm.write("warning: " + " ".join(map(str, parts)), file=sys.stderr)

@@ -18,10 +18,13 @@ WIDTHS = ("intermediate_size", "moe_intermediate_size", "ffn_hidden_size", "ffn_
 WIDTH_FOLLOWS = frozenset({"mamba"})
 """Families whose width inside follows from that of the stream."""
 
+STEPS = {"qwen": 128}
+"""Families whose hidden width is half of what they call it; the others' grows by 64, as wide as vectors like it."""
+
 # What a family needs beside the common shape to be like itself at a small size.
 FOUR = {"num_local_experts": 4, "num_experts_per_tok": 2}
 LATENT = {
-    **{"kv_lora_rank": 64, "q_lora_rank": 96, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32},
+    **{"kv_lora_rank": 64, "q_lora_rank": 128, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32},
     **{"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1},
     **{"n_group": 1, "topk_group": 1, "num_key_value_heads": 8, "head_dim": None},
 }
@@ -94,8 +97,9 @@ def equal_size(model_type: str, size: Size) -> ModelConfig:
     # Parameters grow in a straight line with the width: two points give the line.
     low, high = size.width, 2 * size.width
     at_low, at_high = count(made(low)), count(made(high))
-    width = round((low + (size.parameters - at_low) * (high - low) / (at_high - at_low)) / 8) * 8
-    if width < 8:
+    step = STEPS.get(model_type, 64)
+    width = round((low + (size.parameters - at_low) * (high - low) / (at_high - at_low)) / step) * step
+    if width < step:
         raise UsageError(
             f"{model_type} has {at_low:,} parameters with a feed-forward width of {low}: it cannot have "
             f"{size.parameters:,}. Ask for more, or for a smaller width or vocabulary"

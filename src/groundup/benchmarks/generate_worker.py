@@ -24,12 +24,14 @@ Decode = Callable[[list[list[int]], int], list[list[int]]]
 
 
 def ours(folder: str, device: str, dtype: str) -> Decode:
-    """`generate` as a user calls it."""
+    """`generate` as a process calls it that decodes much."""
+    from groundup.generation import few_rows
     from groundup.generation.generate import generate
     from groundup.models.hub import load_model
     from groundup.tokenizers.hub import load_tokenizer
 
     model, tokenizer = load_model(folder, dtype=dtype, device=device), load_tokenizer(folder)
+    few_rows.load()
 
     def run(prompts: list[list[int]], new: int) -> list[list[int]]:
         results = generate(model, tokenizer, prompts, temperature=0, max_new_tokens=new, ignore_eos=True)
@@ -70,7 +72,7 @@ def bandwidth(clock: Callable[[], float], device: str = "cpu", megabytes: int = 
     x = torch.ones(matrix.shape[1], device=device)
     readers: list[Callable[[], Any]] = [lambda: matrix @ x, matrix.sum]
     if device == "cpu" and importlib.util.find_spec("numba"):
-        from groundup.generation.few_rows import LIKE, kernels
+        from groundup.generation.few_rows.linear import LIKE, kernels
 
         y, multiply, like = torch.empty(len(matrix)), kernels().multiply, LIKE[matrix.dtype]
         readers.append(lambda: multiply(matrix.data_ptr(), x.data_ptr(), y.data_ptr(), len(matrix), 1, len(x), like))
