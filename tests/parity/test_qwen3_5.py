@@ -133,12 +133,15 @@ def test_keys_that_would_change_the_computation_are_refused():
         config_from_hf(values | {"attn_output_gate": False})
 
 
-def test_types_of_layers_follow_from_the_interval_where_they_are_not_given():
+def test_what_a_file_leaves_out_is_as_transformers_takes_it():
     values = config_of_size("qwen3.5-0.8b").to_hf() | {"num_hidden_layers": 6, "full_attention_interval": 3}
-    del values["layer_types"]
-    expected = tf.AutoConfig.for_model(**values).layer_types
-    assert config_from_hf(values).kinds == expected
-    assert expected.count("full_attention") == 2
+    for name in ("layer_types", "rope_parameters", "num_key_value_heads"):
+        del values[name]
+    expected, config = tf.AutoConfig.for_model(**values), config_from_hf(values)
+    assert config.kinds == expected.layer_types
+    assert expected.layer_types.count("full_attention") == 2
+    assert config.to_hf()["rope_parameters"] == expected.rope_parameters
+    assert config.num_key_value_heads == expected.num_key_value_heads
 
 
 HYBRIDS = [name for kind in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text") for name in REFERENCES[kind].cases]

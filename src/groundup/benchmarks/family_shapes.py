@@ -32,7 +32,7 @@ HYBRID = {
     **{"head_dim": 32, "num_key_value_heads": 4, "linear_num_key_heads": 4, "linear_num_value_heads": 8},
     **{"linear_key_head_dim": 32, "linear_value_head_dim": 32},
 }
-SHARED = {"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 128}
+SHARED = {"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 192}
 OWN: dict[str, dict[str, Any]] = {
     **{key: {"head_dim": 32} for key in ("chatglm", "glm", "glm4", "qwen")},
     **{key: {"head_dim": 32, "query_pre_attn_scalar": 32} for key in ("gemma2", "gemma3_text")},
@@ -42,7 +42,7 @@ OWN: dict[str, dict[str, Any]] = {
     "gptj": {"rotary_dim": 16},
     "gpt_oss": {**FOUR, "head_dim": 32, "num_key_value_heads": 4},
     "mixtral": FOUR,
-    "qwen2_moe": SHARED,
+    "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 128},
     "qwen3": {"head_dim": 32},
     "qwen3_5_moe_text": {**HYBRID, **SHARED},
     "qwen3_5_text": HYBRID,

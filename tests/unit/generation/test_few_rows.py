@@ -114,7 +114,10 @@ MIXTURES = {
 # GLM's first models attend by marks in the prompt: their attention goes step by step.
 BY_MARKS = ("glm_130b", "chatglm_6b")
 WITHOUT_ATTENTION = ("deepseek_v2", "deepseek_v3")
-ELSEWHERE = (*OLDER, *MIXTURES, *BY_MARKS, "mamba")
+SHARED = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+# Their layers have a memory of one size, or attention with gates: both go step by step, between faster projections.
+HYBRIDS = {"qwen3_next": SHARED, "qwen3_5_text": {}, "qwen3_5_moe_text": {**SHARED, "intermediate_size": 5632}}
+ELSEWHERE = (*OLDER, *MIXTURES, *BY_MARKS, *HYBRIDS, "mamba")
 # Blocks in one call: pre-norm, and nothing in them that has to ask Python.
 WHOLE = {
     *("llama", "mistral", "qwen2", "qwen3", "phi3", "olmo", "gemma", "glm", "chatglm", "qwen", "parts"),
@@ -153,6 +156,23 @@ def test_steps_of_the_mixtures(family, dtype):
     plain = in_float32(model)
     assert_same_steps(view, plain, even=True)
     assert_same_steps(view, plain, even=False)
+
+
+@pytest.mark.parametrize("family", HYBRIDS)
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_steps_of_the_hybrids(family, dtype):
+    shape = LLAMA | {"model_type": family, "vocab_size": 2048, "initializer_range": 0.2, "num_key_value_heads": 2}
+    shape |= {"head_dim": 16, "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_num_key_heads": 2}
+    shape |= {"linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"]} | HYBRIDS[family]
+    torch.manual_seed(0)
+    model = build_model(FAMILIES[family].config(**shape), dtype=dtype).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    assert FewRowsAttention not in kinds(view)
+    assert (FewRowsExperts if "num_experts" in HYBRIDS[family] else FewRowsMLP) in kinds(view)
+    plain = in_float32(model)
+    # the norm in a DeltaNet divides what a row's first token finds by its size, which is next to nothing
+    assert_same_steps(view, plain, even=True, atol=2e-4)
+    assert_same_steps(view, plain, even=False, atol=2e-4)
 
 
 @pytest.mark.parametrize("family", BY_MARKS)
@@ -240,7 +260,7 @@ def test_steps_of_a_gpt2():
 
 
 @torch.inference_mode()
-def assert_same_steps(view, plain, even):
+def assert_same_steps(view, plain, even, atol=2e-5):
     """Prompts, single tokens, then two tokens at once and rows exchanged."""
     torch.manual_seed(1)
     ids, more = torch.randint(0, 258, (3, 5)), torch.randint(0, 258, (3, 9))
@@ -248,12 +268,12 @@ def assert_same_steps(view, plain, even):
     states = [model.make_state(3, 20) for model in (view, plain)]
     found, want = (m(ids, documents=documents, state=s) for m, s in zip((view, plain), states, strict=True))
     real = slice(None) if documents is None else documents.bool()
-    torch.testing.assert_close(found[real], want[real], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(found[real], want[real], atol=atol, rtol=1e-4)
     for start, end in [(0, 1), (1, 2), (2, 4), (4, 5)]:
         for state in states:
             state.select(torch.tensor([2, 0, 1]))
         found, want = (m(more[:, start:end], state=s) for m, s in zip((view, plain), states, strict=True))
-        torch.testing.assert_close(found, want, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(found, want, atol=atol, rtol=1e-4)
 
 
 def test_a_first_step_of_one_token():

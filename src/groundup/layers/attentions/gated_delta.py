@@ -168,6 +168,7 @@ class GatedDeltaNet(nn.Module):
         d_k = k_head_dim or d_v
         assert num_heads % heads == 0, f"{num_heads} value heads cannot share {heads} key heads"
         self.num_heads, self.k_head_dim, self.head_dim, self.chunk = num_heads, d_k, d_v, chunk
+        self.widths = (heads * d_k, heads * d_k, num_heads * d_v)
         self.q_proj = nn.Linear(dim, heads * d_k, bias=False)
         self.k_proj = nn.Linear(dim, heads * d_k, bias=False)
         self.v_proj = nn.Linear(dim, num_heads * d_v, bias=False)
@@ -187,7 +188,7 @@ class GatedDeltaNet(nn.Module):
         memory = None if context.state is None else context.state.layers[self.path]
         kept = {} if memory is None or context.fresh else memory.tensors
         mixed, last = self._convolve(torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), -1), rows, kept)
-        q, k, v = mixed.split([self.q_proj.out_features, self.k_proj.out_features, self.v_proj.out_features], -1)
+        q, k, v = mixed.split(self.widths, -1)
         q, k, v = (
             t.unflatten(-1, (-1, d)) for t, d in ((q, self.k_head_dim), (k, self.k_head_dim), (v, self.head_dim))
         )
