@@ -14,7 +14,8 @@ class Reference:
         cases: a name -> a function that makes a tiny transformers config. Empty where transformers lacks the family.
         own: a name -> a function that makes a tiny config of ours, where transformers lacks the family: behaviour is
             tested on it (steps, padding, packing, saving), and numbers elsewhere (`test_reference_numbers.py`).
-        released: a published size -> its config.json in the spelling of its time, from knowledge of the files.
+        released: a published size -> its config.json in the spelling of its time. A comment beside it says what it was
+            held against, or that it is from knowledge of the file.
         unused: fields of a released config.json that change nothing there, and that our size may leave out.
         parameters: a published size -> its parameters, as published or as the released files are known to hold.
         same_parameters: published sizes whose shape is that of another one in `parameters`.
