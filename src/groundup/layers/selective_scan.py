@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.layers.activations import Activation
+from groundup.layers.causal_conv import CausalConv, Memory, in_reading_order
 from groundup.layers.context import Context
 
 CHUNK = 64
@@ -49,7 +50,7 @@ class SelectiveSSM(nn.Module):
     ):
         super().__init__()
         self.in_proj = nn.Linear(dim, 2 * inner, bias)
-        self.conv1d = nn.Conv1d(inner, inner, kernel, groups=inner, bias=conv_bias)
+        self.conv1d = CausalConv(inner, kernel, bias=conv_bias)
         self.x_proj = nn.Linear(inner, rank + 2 * state, bias=False)
         self.dt_proj = nn.Linear(rank, inner)
         self.A_log = nn.Parameter(torch.empty(inner, state))
@@ -58,25 +59,17 @@ class SelectiveSSM(nn.Module):
         self.rank, self.state, self.act = rank, state, act
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        if context.state is None:
-            return self.mix(x, context.documents, None)
-        memory = context.state.layers[self.path].tensors  # type: ignore[attr-defined]
-        if context.documents is None:
-            return self.mix(x, None, memory)
-        # Padding goes to the left, whatever side it stood on, so that a row's tokens follow each other.
-        order = (context.documents != 0).int().sort(dim=1, stable=True).indices
-        index = order[:, :, None].expand_as(x)
-        mixed = self.mix(x.gather(1, index), context.documents.gather(1, order), memory)
-        return torch.empty_like(mixed).scatter(1, index, mixed)
+        memory = None if context.state is None else context.state.layers[self.path].tensors  # type: ignore[attr-defined]
+        return in_reading_order(x, context, memory, self.mix)
 
-    def mix(self, x: Tensor, documents: Tensor | None, memory: dict[str, Tensor] | None) -> Tensor:
+    def mix(self, x: Tensor, documents: Tensor | None, memory: Memory | None) -> Tensor:
         """X (B, T, D); documents (B, T) or None. With a memory each row is one document, padded on the left, which goes
         on from it; it is updated in place.
         """
         channels, gate = self.in_proj(x).chunk(2, dim=-1)  # (B, T, E) each
         if documents is not None:
             channels = torch.where((documents != 0)[:, :, None], channels, 0)
-        channels = self.act(self.convolve(channels, documents, memory))
+        channels = self.act(self.conv1d(channels, documents, memory))
         rank, b, c = self.x_proj(channels).split((self.rank, self.state, self.state), dim=-1)
         dt = F.softplus(self.dt_proj(rank).float())[..., None]  # (B, T, E, 1)
         decay = torch.exp(dt * -self.A_log.float().exp())  # (B, T, E, N)
@@ -89,26 +82,6 @@ class SelectiveSSM(nn.Module):
             memory["h"] = h
         y = y + self.D.float() * channels.float()
         return self.out_proj(y.to(x.dtype) * self.act(gate))
-
-    def convolve(self, x: Tensor, documents: Tensor | None, memory: dict[str, Tensor] | None) -> Tensor:
-        """Each channel's weighted sum over the last tokens of its document, (B, T, E)."""
-        kernel, length = self.conv1d.kernel_size[0], x.shape[1]
-        before = None if memory is None else memory.get("inputs")
-        whole = F.pad(x, (0, 0, kernel - 1, 0)) if before is None else torch.cat((before, x), dim=1)
-        if memory is not None:
-            if documents is not None:  # padding goes before what is remembered, so that tokens follow it
-                seen = F.pad((documents != 0).int(), (kernel - 1, 0), value=1)
-                order = seen.sort(dim=1, stable=True).indices
-                whole = whole.gather(1, order[:, :, None].expand_as(whole))
-            memory["inputs"] = whole[:, length:]
-        if documents is None or memory is not None:
-            return self.conv1d(whole.mT).mT
-        y = torch.zeros_like(x) if self.conv1d.bias is None else self.conv1d.bias.expand_as(x)
-        ids = F.pad(documents, (kernel - 1, 0))
-        for tap in range(kernel):
-            same = ids[:, tap : tap + length] == documents
-            y = y + torch.where(same[:, :, None], whole[:, tap : tap + length], 0) * self.conv1d.weight[:, 0, tap]
-        return y
 
     @staticmethod
     def _documents(decay: Tensor, inflow: Tensor, documents: Tensor, one: bool) -> tuple[Tensor, Tensor]:
