@@ -30,8 +30,15 @@ reference = Reference(
     },
     # Written down from knowledge of the file, not fetched from the hub.
     released={"codestral-mamba-7b": RELEASED},
-    # counts of these shapes in transformers
-    parameters={},
+    # 7B as Mistral AI published it; the others are counts of these shapes in transformers
+    parameters={
+        "mamba2-130m": 128_989_632,
+        "mamba2-370m": 368_346_624,
+        "mamba2-780m": 780_161_280,
+        "mamba2-1.3b": 1_343_757_312,
+        "mamba2-2.7b": 2_702_599_680,
+        "codestral-mamba-7b": 7_285_403_648,
+    },
     takes_positions=False,
     trims=False,
 )

@@ -42,7 +42,8 @@ class CausalConv(nn.Conv1d):
                 seen = F.pad((documents != 0).int(), (kernel - 1, 0), value=1)
                 order = seen.sort(dim=1, stable=True).indices
                 whole = whole.gather(1, order[:, :, None].expand_as(whole))
-            memory["inputs"] = whole[:, length:]
+            last = whole[:, length:]
+            memory["inputs"] = last.clone() if length > 1 else last  # a view would keep the whole text alive
         if documents is None or memory is not None:
             return self._slide(whole)
         return self._within_documents(whole, documents)

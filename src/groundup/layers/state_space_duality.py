@@ -201,8 +201,8 @@ def _decays(a: Tensor, runs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """What is left of each token at each later one, of the state before the chunk at each token, and of each token at
     the chunk's end: a (B, chunks, Q, H) -> (B, chunks, H, Q, Q), (B, chunks, Q, H), (B, chunks, Q, H)
 
-    All three are e^(a difference of running sums). After a strong decay such a difference would be of two large numbers,
-    and lose the small ones. So a is split: multiples of 1 / GRID, whose sums and differences are exact, and small rests.
+    All three are e^(a difference of running sums). After a strong decay that would be a difference of two large
+    numbers, which loses the small ones. So a is split: multiples of 1 / GRID, whose sums are exact, and small rests.
     """
     a = a.clamp(min=LEAST)
     coarse = (a.detach() * GRID).round() / GRID

@@ -81,5 +81,3 @@ class Mamba2Config(StateSpaceConfig):
         """config.json."""
         low, high = self.time_step_limit
         return super().to_hf() | {"time_step_limit": [low, math.inf if high is None else high]}
-
-

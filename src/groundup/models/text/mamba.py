@@ -47,9 +47,9 @@ class Mamba(CausalLM):
             mixer.dt_proj.bias.copy_(first_time_steps(c, mixer.dt_proj.bias))
 
     @classmethod
-    def weight_map(cls, config: MambaConfig) -> WeightMap:
+    def weight_map(cls, config: MambaConfig, embedding: str = "backbone.embeddings") -> WeightMap:
         return WeightMap(
-            rule("embed.tokens", "backbone.embeddings"),
+            rule("embed.tokens", embedding),
             rule("blocks.{i}.norm1", "backbone.layers.{i}.norm"),
             rule("blocks.{i}.mixer", "backbone.layers.{i}.mixer"),
             rule("norm", "backbone.norm_f"),
@@ -60,7 +60,7 @@ class Mamba(CausalLM):
 
 
 def first_time_steps(config: StateSpaceConfig, like: Tensor) -> Tensor:
-    """Biases for which softplus gives time steps log-uniform between the config's bounds: softplus's inverse of them."""
+    """Softplus's inverse of time steps that are log-uniform between the config's bounds: what biases begin with."""
     low, high = math.log(config.time_step_min), math.log(config.time_step_max)
     step = (torch.rand_like(like) * (high - low) + low).exp().clamp(min=config.time_step_floor)
     return step + torch.log(-torch.expm1(-step))

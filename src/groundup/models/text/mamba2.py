@@ -1,5 +1,6 @@
 """Mamba-2 (Dao & Gu 2024), from Mamba: heads whose states fade by one number a token, so that training is products of
-matrices and a state can be eight times as large; b and c come from the first projection, and a gated norm ends the branch.
+matrices and a state can be eight times as large. Time step, b and c come from the first projection; a gated norm stands
+before the last one.
 """
 
 from typing import Any
