@@ -1,10 +1,14 @@
 """Mamba-2, held against transformers."""
 
+from typing import Any
+
 import transformers as tf
 
 from families.reference import Reference
 
-MAMBA2 = dict(vocab_size=64, hidden_size=32, num_hidden_layers=3, num_heads=8, head_dim=8, state_size=4, n_groups=2)
+MAMBA2: dict[str, Any] = dict(
+    vocab_size=64, hidden_size=32, num_hidden_layers=3, num_heads=8, head_dim=8, state_size=4, n_groups=2
+)
 RELEASED = """{"architectures": ["Mamba2ForCausalLM"], "bos_token_id": 0, "chunk_size": 256, "conv_kernel": 4,
 "eos_token_id": 2, "expand": 2, "head_dim": 64, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.1,
 "layer_norm_epsilon": 1e-05, "model_type": "mamba2", "n_groups": 8, "norm_before_gate": true, "num_heads": 128,

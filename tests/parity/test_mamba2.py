@@ -1,6 +1,7 @@
 """State space duality against its own definition, long texts, and the two layouts of checkpoints."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -47,9 +48,9 @@ def relative(found, wanted):
     ("length", "chunk"), [(1, 64), (2, 64), (63, 64), (64, 64), (65, 64), (50, 16), (48, 16), (9, 1)]
 )
 def test_chunks_and_steps_give_the_recurrence_and_its_gradients(length, chunk):
-    everything = [tensor.requires_grad_() for tensor in inputs(length, strongest=1.0)]
+    everything: Any = [tensor.requires_grad_() for tensor in inputs(length, strongest=1.0)]
     wanted = defined(*everything)
-    for found in (chunked(*everything, chunk=chunk), recurrent(*everything)):
+    for found in (chunked(*everything, None, chunk), recurrent(*everything)):
         for mine, theirs in zip(found, wanted, strict=True):
             assert_close(mine, theirs)
         weights = [torch.randn_like(one) for one in wanted]
@@ -65,7 +66,7 @@ def test_chunks_and_steps_give_the_recurrence_and_its_gradients(length, chunk):
 @pytest.mark.parametrize("strongest", [1.0, 30.0, 1e4])
 def test_4096_tokens_with_strong_decays_in_float32(strongest):
     """Both forms against the definition in float64, and against each other; gradients are finite."""
-    everything = inputs(4096, strongest, torch.float32)
+    everything: Any = inputs(4096, strongest, torch.float32)
     wanted = defined(*(tensor.double() for tensor in everything))
     everything = [tensor.requires_grad_() for tensor in everything]
     matrices, steps = chunked(*everything), recurrent(*everything)
@@ -92,13 +93,12 @@ def test_documents_of_any_length_begin_with_nothing():
     lengths = [5, 11, 16, 1, 40, 27]
     documents = torch.repeat_interleave(torch.tensor([3, 1, 3, 0, 2, 5]), torch.tensor(lengths))[None].expand(2, -1)
     found, state = chunked(x, a, b, c, None, documents, chunk=16)
-    begin = 0
-    for length in lengths:
-        part = slice(begin, begin + length)
+    for length, end in zip(lengths, torch.tensor(lengths).cumsum(0).tolist(), strict=True):
+        part = slice(end - length, end)
         alone, last = chunked(x[:, part], a[:, part], b[:, part], c[:, part], None, chunk=16)
         assert_close(found[:, part], alone)
-        begin += length
-    assert_close(state, last)
+        if end == 100:
+            assert_close(state, last)
 
 
 def tiny(**changes):

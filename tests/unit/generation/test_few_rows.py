@@ -96,7 +96,7 @@ LEFT_ALONE = (
     *("gpt_oss", "deepseek_v2", "mixtral", "qwen2_moe", "qwen3_moe"),
     *("glm_130b", "chatglm_6b"),
 )
-ELSEWHERE = (*OLDER, *LEFT_ALONE, "mamba")
+ELSEWHERE = (*OLDER, *LEFT_ALONE, "mamba", "mamba2")
 
 
 @pytest.mark.parametrize("family", LEFT_ALONE)
@@ -150,9 +150,12 @@ def test_steps_of_a_recurrent_model(cell):
     assert_same_steps(view, model, even=False)
 
 
-def test_steps_of_a_mamba():
+@pytest.mark.parametrize(
+    ("family", "own"), [("mamba", {}), ("mamba2", {"num_attention_heads": 8, "head_dim": 16, "n_groups": 2})]
+)
+def test_steps_of_a_mamba(family, own):
     torch.manual_seed(0)
-    config = FAMILIES["mamba"].config(vocab_size=8192, hidden_size=64, num_hidden_layers=2, state_size=4)
+    config = FAMILIES[family].config(vocab_size=8192, hidden_size=64, num_hidden_layers=2, state_size=4, **own)
     model = build_model(config).eval()
     view = for_decoding(model, fewest_parameters=0)
     assert isinstance(view.blocks["0"].mixer.in_proj, FewRowsLinear)
