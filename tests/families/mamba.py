@@ -1,10 +1,12 @@
 """Mamba, held against transformers."""
 
+from typing import Any
+
 import transformers as tf
 
 from families.reference import Reference
 
-MAMBA = dict(vocab_size=64, hidden_size=32, num_hidden_layers=3, state_size=4)
+MAMBA: dict[str, Any] = dict(vocab_size=64, hidden_size=32, num_hidden_layers=3, state_size=4)
 
 reference = Reference(
     cases={

@@ -15,7 +15,7 @@ from groundup.models.configs.base import ModelConfig
 WIDTHS = ("intermediate_size", "moe_intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "dim_ffn")
 """What families call the hidden width of their feed-forward network, under our names."""
 
-WIDTH_FOLLOWS = frozenset({"mamba"})
+WIDTH_FOLLOWS = frozenset({"mamba", "mamba2"})
 """Families whose width inside follows from that of the stream."""
 
 STEPS = {"qwen": 128}
@@ -36,6 +36,7 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma": {"head_dim": 32},
     "gptj": {"rotary_dim": 16},
     "gpt_oss": {**FOUR, "head_dim": 32, "num_key_value_heads": 4},
+    "mamba2": {"n_groups": 1},
     "mixtral": FOUR,
     "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 128},
     "qwen3": {"head_dim": 32},

@@ -122,6 +122,7 @@ class OneBranchBlock(nn.Module):
     def __init__(self, norm1: nn.Module, mixer: nn.Module):
         super().__init__()
         self.norm1, self.mixer = norm1, mixer
+        self.compiles: bool = getattr(mixer, "compiles", True)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         return x + self.mixer(self.norm1(x), context)

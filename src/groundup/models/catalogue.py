@@ -32,6 +32,7 @@ from groundup.models.configs.gpt_oss import GptOssConfig
 from groundup.models.configs.gptj import GPTJConfig
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mamba import MambaConfig
+from groundup.models.configs.mamba2 import Mamba2Config
 from groundup.models.configs.minicpm import MiniCPMConfig
 from groundup.models.configs.mistral import MistralConfig
 from groundup.models.configs.mixtral import MixtralConfig
@@ -91,6 +92,7 @@ FAMILIES: dict[str, Family] = {
     "glm4": Family(Glm4Config, "groundup.models.text.glm4:Glm4"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
     "mamba": Family(MambaConfig, "groundup.models.text.mamba:Mamba"),
+    "mamba2": Family(Mamba2Config, "groundup.models.text.mamba2:Mamba2"),
     "minicpm": Family(MiniCPMConfig, "groundup.models.text.minicpm:MiniCPM"),
     "olmo": Family(OlmoConfig, "groundup.models.text.olmo:Olmo"),
     "mixtral": Family(MixtralConfig, "groundup.models.text.mixtral:Mixtral"),

@@ -8,34 +8,38 @@ import pytest
 from groundup.cli import main
 
 LETTERS = "abcdefghijklmnop"
-RULES = range(1, 9)
+Rule = tuple[str, str]
 
 
-def pair(letter: str, rule: int) -> str:
-    """A letter, and the one that stands `rule` places behind it."""
-    return f"{letter}>{LETTERS[(LETTERS.index(letter) + rule) % len(LETTERS)]}"
+def pair(letter: str, rule: Rule) -> str:
+    """A letter, and the answer for its half of the alphabet."""
+    return f"{letter}> {rule[LETTERS.index(letter) // 8]}"
+
+
+def rules(count: int, seed: int) -> list[Rule]:
+    """Two letters each, any of them."""
+    draw = random.Random(seed)
+    return [(draw.choice(LETTERS), draw.choice(LETTERS)) for _ in range(count)]
 
 
 def documents(count: int, pairs: int):
     """Texts that follow one rule each: which one, only their pairs tell."""
     draw = random.Random(0)
-    for _ in range(count):
-        rule = draw.choice(RULES)
+    for rule in rules(count, seed=1):
         yield "\n\n".join(pair(draw.choice(LETTERS), rule) for _ in range(pairs))
 
 
-def questions(rule: int):
-    """Every letter under one rule, to be answered with one of all letters."""
+def questions(rule: Rule):
+    """Every letter under one rule, to be answered with one of all letters; as text, as it was read."""
     for letter in LETTERS:
-        context, answer = pair(letter, rule).split(">")
-        yield {"context": context + ">\n"[:1], "choices": list(LETTERS), "answer": answer}
+        yield {"context": f"{letter}>", "answer": pair(letter, rule)[-1]}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A GPT-3 of 0.2 million parameters that has read 6,000 such texts."""
     folder = tmp_path_factory.mktemp("in_context")
-    lines = (json.dumps({"text": text}) for text in documents(6000, 12))
+    lines = (json.dumps({"text": text}) for text in documents(6000, 10))
     (folder / "rules.jsonl").write_text("\n".join(lines))
     recipe = {
         "model": {
@@ -57,12 +61,12 @@ def model(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.row("LM-11", reference="the same model without examples")
 def test_examples_in_the_prompt_tell_the_rule(model, capsys):
-    """Without examples the rule can only be guessed, one in eight; each example must help, as in figure 1.2 of Brown
-    et al. (2020), and no weight changes.
+    """Without examples an answer is one of sixteen; one example tells it for half of the letters, four nearly always for
+    all (Brown et al. 2020, figure 1.2). No weight changes.
     """
     files = []
-    for rule in RULES:
-        files.append(model / f"rule{rule}.jsonl")
+    for i, rule in enumerate(rules(8, seed=2)):
+        files.append(model / f"rule{i}.jsonl")
         files[-1].write_text("\n".join(json.dumps(question) for question in questions(rule)))
     accuracy = {}
     for shots in (0, 1, 4):
@@ -70,8 +74,8 @@ def test_examples_in_the_prompt_tell_the_rule(model, capsys):
         words = ["evaluate", str(model / "run" / "final"), *map(str, files), "--shots", str(shots), "--json"]
         assert main(words) == 0
         report = json.loads(capsys.readouterr().out)
-        scores = [one["scores"]["accuracy_unnormalized"]["mean"] for one in report["results"]]
+        scores = [score["value"] for score in report["scores"] if score["metric"] == "accuracy"]
         accuracy[shots] = sum(scores) / len(scores)
-    assert accuracy[0] < 0.3
-    assert accuracy[1] > accuracy[0] + 0.4
-    assert accuracy[4] > 0.9
+    assert accuracy[0] < 0.2
+    assert accuracy[0] + 0.25 < accuracy[1] < 0.75
+    assert accuracy[4] > 0.8

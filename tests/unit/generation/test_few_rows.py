@@ -114,7 +114,7 @@ MIXTURES = {
 # GLM's first models attend by marks in the prompt: their attention goes step by step.
 BY_MARKS = ("glm_130b", "chatglm_6b")
 WITHOUT_ATTENTION = ("deepseek_v2", "deepseek_v3")
-ELSEWHERE = (*OLDER, *MIXTURES, *BY_MARKS, "mamba")
+ELSEWHERE = (*OLDER, *MIXTURES, *BY_MARKS, "mamba", "mamba2")
 # Blocks in one call: pre-norm, and nothing in them that has to ask Python.
 WHOLE = {
     *("llama", "mistral", "qwen2", "qwen3", "phi3", "olmo", "gemma", "glm", "chatglm", "qwen", "parts"),
@@ -197,9 +197,12 @@ def test_steps_of_a_recurrent_model(cell):
     assert_same_steps(view, model, even=False)
 
 
-def test_steps_of_a_mamba():
+@pytest.mark.parametrize(
+    ("family", "own"), [("mamba", {}), ("mamba2", {"num_attention_heads": 8, "head_dim": 16, "n_groups": 2})]
+)
+def test_steps_of_a_mamba(family, own):
     torch.manual_seed(0)
-    config = FAMILIES["mamba"].config(vocab_size=8192, hidden_size=64, num_hidden_layers=2, state_size=4)
+    config = FAMILIES[family].config(vocab_size=8192, hidden_size=64, num_hidden_layers=2, state_size=4, **own)
     model = build_model(config).eval()
     view = for_decoding(model, fewest_parameters=0)
     assert isinstance(view.blocks["0"].mixer.in_proj, FewRowsLinear)
