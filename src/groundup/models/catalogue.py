@@ -39,6 +39,7 @@ from groundup.models.configs.ngram import NGramConfig
 from groundup.models.configs.olmo import OlmoConfig
 from groundup.models.configs.olmo2 import Olmo2Config
 from groundup.models.configs.openai_gpt import OpenAIGPTConfig
+from groundup.models.configs.openelm import OpenELMConfig
 from groundup.models.configs.opt import OPTConfig
 from groundup.models.configs.parts import PartsConfig
 from groundup.models.configs.phi import PhiConfig
@@ -95,6 +96,7 @@ FAMILIES: dict[str, Family] = {
     "olmo": Family(OlmoConfig, "groundup.models.text.olmo:Olmo"),
     "mixtral": Family(MixtralConfig, "groundup.models.text.mixtral:Mixtral"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
+    "openelm": Family(OpenELMConfig, "groundup.models.text.openelm:OpenELM"),
     "parts": Family(PartsConfig, "groundup.models.text.parts:Parts"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen": Family(QwenConfig, "groundup.models.text.qwen:Qwen"),
