@@ -78,7 +78,8 @@ def palm_flops_per_token(config: Any, seq_len: int) -> int:
     s = shape_of(config)
     if isinstance(s, Built):
         return 6 * (s.products + s.head)
-    n = active_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.vectors)
+    positions = s.position_tables * s.learned_positions * s.hidden
+    n = active_parameters(s) - positions - (0 if s.tied else s.vocab * s.vectors)
     heads = sum(level.layers * level.heads for level in s.levels)
     return 6 * n + 12 * heads * s.head_dim * seq_len
 

@@ -88,7 +88,7 @@ def matrix_shapes(config: Any) -> list[tuple[int, int, int, bool]]:
     if s.narrow is not None:
         tables += [(s.hidden, s.narrow, 1, False), (s.narrow, s.hidden, 1, False)]
     if s.learned_positions:
-        tables.append((s.learned_positions, s.hidden, 1, False))
+        tables.append((s.learned_positions, s.hidden, s.position_tables, False))
     return tables + [shape for level in s.levels for shape in _block_matrices(level)]
 
 

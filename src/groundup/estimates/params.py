@@ -34,7 +34,7 @@ def parts(config: Any) -> list[Part]:
     rows = [
         Part("token embedding", s.vocab * s.vectors),
         Part("projections of the embedding", 0 if s.narrow is None else s.hidden * s.narrow, 2),
-        Part("position embedding", s.learned_positions * s.hidden),
+        Part("position embedding", s.learned_positions * s.hidden, s.position_tables),
         *(part for level in s.levels for part in _branches(level)),
         *_mixture_parts(s),
         Part("relative positions", s.position_parameters, s.layers),

@@ -14,7 +14,7 @@ class Shape:
     """A decoder's dimensions and which parts it has.
 
     Attributes:
-        learned_positions: rows of a learned position table; 0 for none.
+        learned_positions: rows of a learned position table; 0 for none. `position_tables`: how many such tables.
         attention_bias, mlp_bias: whether their linear layers have biases.
         layer_norm: LayerNorm (gain and bias) in place of RMSNorm (gain).
         gated: the MLP has three matrices (SwiGLU) in place of two.
@@ -61,6 +61,7 @@ class Shape:
     position_parameters: int = 0
     mixer_parameters: int = 0
     widths: tuple[tuple[int, int, int], ...] = ()
+    position_tables: int = 1
 
     @property
     def levels(self) -> list["Shape"]:
@@ -248,6 +249,7 @@ GPT_LIKE: dict[str, Callable[[Any], dict[str, Any]]] = {
         **{"block_norms": 1, "elsewhere": c.vocab_size, "kv_heads": c.num_key_value_heads or c.num_attention_heads},
         "head_norms": 4 * (c.hidden_size // c.num_attention_heads) if c.qk_layernorm else 0,
     },
+    "gpt_pangu": lambda c: {"learned_positions": c.max_position_embeddings, "position_tables": 2},
     "gptj": lambda c: {"attention_bias": False, "block_norms": 1, "elsewhere": c.vocab_size},
 }
 """Families told as differences from GPT-2: what their own config says of the shape."""

@@ -3,6 +3,8 @@ many and a wide one at the top; RMSNorm over each head's queries and keys, whose
 head. Files hold queries, keys and values in one tensor, gate and up projection in another.
 """
 
+from typing import Any
+
 from torch import nn
 
 from groundup.layers.activations import activation
@@ -33,7 +35,7 @@ class OpenELM(CausalLM):
 
     def make_attention(self, i: int) -> nn.Module:
         c = self.config
-        norms = {}
+        norms: dict[str, Any] = {}
         if c.normalize_qk_projections:
             norms = {name: RMSNorm(c.head_dim, EPS) for name in ("q_norm", "k_norm")}
         sizes = (c.hidden_size, c.query_heads[i], c.key_value_heads[i], c.head_dim)
