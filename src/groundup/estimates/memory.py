@@ -185,12 +185,15 @@ def inference_memory(
     s = shape_of(config)
     if isinstance(s, Built):  # a state of fixed size, which is nothing beside the weights
         return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=0)
-    settings = {"layers": s.layers, "seq_len": seq_len or s.context, "batch": batch, "dtype": cache_dtype or dtype}
+    settings: dict[str, Any] = {"layers": s.layers, "seq_len": seq_len or s.context, "batch": batch}
+    settings["dtype"] = cache_dtype or dtype
     if s.latent is not None:
         cache = latent_cache_bytes(latent_dim=s.latent.cached, rope_dim=s.latent.rope, **settings)
     else:
-        levels = [settings | {"layers": level.layers, "kv_heads": level.kv_heads} for level in s.levels]
-        cache = sum(kv_cache_bytes(head_dim=s.head_dim, **level) for level in levels)
+        cache = 0
+        for level in s.levels:
+            alike = {**settings, "layers": level.layers}
+            cache += kv_cache_bytes(kv_heads=level.kv_heads, head_dim=s.head_dim, **alike)
     return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=cache)
 
 
