@@ -129,7 +129,7 @@ def chosen_by_hand(kind, g, training):
         if kind == "glam":
             found = found / found.sum() * had_room
         elif kind == "facebook":
-            found = found * had_room / (found * had_room).sum().clamp(min=1e-7)
+            found = found * had_room / (found * had_room).sum().clamp(min=torch.finfo(torch.float32).eps)
         else:
             found = found * had_room
         weights.append(found)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from groundup.layers.moe.gates.gate import Gate
@@ -33,7 +34,7 @@ class Top2Gate(Gate):
     def forward(self, x: Tensor, real: Tensor | None = None, decoding: bool = False) -> Routing:
         routing = super().forward(x, real, decoding)
         total = routing.weights.sum(dim=1, keepdim=True)
-        return replace(routing, weights=routing.weights / total.clamp(min=1e-7))
+        return replace(routing, weights=routing.weights / total.clamp(min=torch.finfo(total.dtype).eps))
 
     def choose(self, logits: Tensor, real: Tensor | None) -> Routing:
         g = logits.softmax(dim=-1)
