@@ -6,6 +6,7 @@ from groundup.models.configs.openelm import OpenELMConfig
 TINY = dict(vocab_size=64, hidden_size=32, num_hidden_layers=3, head_dim=8, ffn_dim_divisor=8)
 
 reference = Reference(
+    rows=("LM-46",),
     own={
         "openelm": lambda: OpenELMConfig(
             **TINY, num_gqa_groups=2, normalize_qk_projections=True, tie_word_embeddings=True,

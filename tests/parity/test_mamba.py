@@ -12,6 +12,7 @@ from groundup.layers.selective_scan import read_out
 from groundup.models.hub import load_model
 
 
+@pytest.mark.row("LM-46", reference="the recurrence, step by step")
 @pytest.mark.parametrize(("length", "chunk"), [(1, 64), (7, 64), (64, 16), (33, 8)])
 def test_doubling_gives_the_states_of_the_recurrence(length, chunk, monkeypatch):
     """Step by step in fp64, with documents that begin anew (decay 0), values and gradients."""
@@ -34,6 +35,7 @@ def test_doubling_gives_the_states_of_the_recurrence(length, chunk, monkeypatch)
     assert_close(torch.autograd.grad((found * weight).sum() + last.sum(), (decay, inflow)), expected)
 
 
+@pytest.mark.row("LM-46", reference="transformers")
 def test_biased_projections_equal_transformers(tmp_path):
     torch.manual_seed(0)
     theirs = tf.AutoModelForCausalLM.from_config(tf.MambaConfig(**MAMBA, use_bias=True), dtype=torch.float32).eval()
