@@ -6,6 +6,7 @@ from families.gpt2 import GPT2
 from families.reference import Reference
 
 reference = Reference(
+    rows=("LM-46",),
     cases={
         "gptj": lambda: tf.GPTJConfig(**GPT2, rotary_dim=4),
         "gptj-whole-heads": lambda: tf.GPTJConfig(**GPT2, rotary_dim=8, n_inner=40),

@@ -6,6 +6,7 @@ from families.reference import Reference
 from families.shapes import GROUPED, LLAMA
 
 reference = Reference(
+    rows=("LM-46",),
     cases={
         "phi": lambda: tf.PhiConfig(**LLAMA),
         "phi-with-norms": lambda: tf.PhiConfig(

@@ -6,6 +6,7 @@ from families.reference import Reference
 from families.shapes import GROUPED, LLAMA
 
 reference = Reference(
+    rows=("LM-46",),
     cases={
         "phi3": lambda: tf.Phi3Config(**LLAMA, pad_token_id=0),
         "phi3-grouped": lambda: tf.Phi3Config(**GROUPED, pad_token_id=0, sliding_window=5, tie_word_embeddings=True),

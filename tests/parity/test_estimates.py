@@ -284,9 +284,9 @@ def test_commands_for_people_and_their_errors(capsys, tmp_path):
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "name", [name for kind in GPT_LIKE for name in (*REFERENCES[kind].cases, *REFERENCES[kind].own)]
+    "name", [name for kind in (*GPT_LIKE, "openelm") for name in (*REFERENCES[kind].cases, *REFERENCES[kind].own)]
 )
-def test_families_told_from_gpt2(name, tmp_path):
+def test_families_told_from_gpt2_and_those_of_uneven_layers(name, tmp_path):
     """Parameters, matrices and operations of each family's tiny models; attention by plain products, to be counted."""
     model = make_ours(name, tmp_path)
     assert params.count_parameters(model.config) == model.num_parameters()
@@ -295,9 +295,28 @@ def test_families_told_from_gpt2(name, tmp_path):
     assert sorted(counted) == sorted(tuple(p.shape) for p in model.parameters() if p.ndim == 2)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(ids())
-    assert flops.flops(model.config, seq_len=12, batch=2).forward == counter.get_total_flops()
+    # PanGu's last queries are of positions: projected once for both rows
+    shared = 2 * 12 * model.config.hidden_size**2 if name.startswith("gpt_pangu") else 0
+    assert flops.flops(model.config, seq_len=12, batch=2).forward == counter.get_total_flops() + shared
     heads = [int(linear.weight.numel()) for linear in model.modules() if isinstance(linear, nn.Linear)]
     assert params.matrix_parameters(model.config) == sum(heads)
+
+
+@torch.no_grad()
+def test_layers_of_different_widths_keep_different_numbers_of_keys(tmp_path):
+    model = make_ours("openelm", tmp_path)
+    state = model.make_state(batch=2, max_len=12)
+    model(ids(), state=state)
+    kept = sum(layer.k[:, :, :12].nbytes + layer.v[:, :, :12].nbytes for layer in state.layers.values())
+    assert memory.inference_memory(model.config, batch=2, seq_len=12, dtype="fp32").kv_cache == kept
+    settings = {"batch": 1, "seq_len": 8, "dtype": "fp32", "recompute": "selective"}
+    blocks = [
+        8 * 4 * (4 * 32 + 2 * 8 * (q + k) + 4 * inner + 8 * (q + k))
+        for q, k, inner in ((2, 1, 16), (4, 2, 72), (4, 2, 128))
+    ]
+    assert memory.block_activations(model.config, **settings) == max(blocks)
+    ends = 8 * (2 * 32 * 4 + 64 * 4)
+    assert memory.activation_memory(model.config, **settings) == sum(blocks) + ends
 
 
 @pytest.mark.parametrize(

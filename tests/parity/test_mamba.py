@@ -13,6 +13,7 @@ from groundup.layers import selective_scan
 from groundup.models.hub import load_model
 
 
+@pytest.mark.row("LM-46", reference="the recurrence, step by step")
 @pytest.mark.parametrize("form", ["steps", "doubling"])
 @pytest.mark.parametrize(("length", "chunk"), [(1, 64), (2, 64), (7, 64), (64, 16), (33, 8)])
 def test_the_scan_gives_the_recurrence_and_its_gradients(length, chunk, form, monkeypatch):
@@ -66,6 +67,7 @@ def test_training_keeps_no_states_of_single_tokens():
     assert kept < 4 * x.numel()
 
 
+@pytest.mark.row("LM-46", reference="transformers")
 def test_biased_projections_equal_transformers(tmp_path):
     torch.manual_seed(0)
     theirs = tf.AutoModelForCausalLM.from_config(tf.MambaConfig(**MAMBA, use_bias=True), dtype=torch.float32).eval()

@@ -19,6 +19,7 @@ from groundup.models.hub import load_model
 FOLDER = Path(__file__).parents[1] / "data" / "reference"
 ROWS = {
     **{"rwkv2": ["LM-37"], "rwkv3": ["LM-38"], "rwkv5": ["LM-40"], "rwkv6": ["LM-41"]},
+    **{"openelm": ["LM-46"], "openelm_plain": ["LM-46"], "pangu": ["LM-46"]},
     **{"chatglm2": ["LM-22"], "chatglm_6b": ["LM-21"], "qwen": ["LM-31"], "qwen_long": ["LM-31"]},
 }
 FOLDERS = sorted(path.name for path in FOLDER.iterdir() if (path / "values.safetensors").is_file())

@@ -38,6 +38,10 @@ OWN: dict[str, dict[str, Any]] = {
     "gpt_oss": {**FOUR, "head_dim": 32, "num_key_value_heads": 4},
     "mamba2": {"n_groups": 1},
     "mixtral": FOUR,
+    "openelm": {
+        **{"head_dim": 32, "num_gqa_groups": 2, "ffn_dim_divisor": 32, "normalize_qk_projections": True},
+        **{"qkv_multipliers": (0.5, 1.0), "ffn_multipliers": (0.5, 4.0), "tie_word_embeddings": True},
+    },
     "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 128},
     "qwen3": {"head_dim": 32},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "head_dim": 32},
@@ -107,8 +111,14 @@ def _by_layers(model_type: str, shape: dict[str, Any], size: Size) -> ModelConfi
     def made(layers: int) -> ModelConfig:
         return config.parse(shape | {"num_hidden_layers": layers}, where=model_type)
 
+    def away(layers: int) -> int:
+        return abs(count(made(layers)) - size.parameters)
+
     one, two = count(made(1)), count(made(2))
-    return made(max(1, round(1 + (size.parameters - one) / (two - one))))
+    layers = max(1, round(1 + (size.parameters - one) / (two - one)))
+    while away(layers + 1) < away(layers):  # where widths change with the depth, two points give no line
+        layers += 1
+    return made(layers)
 
 
 def count(config: ModelConfig) -> int:

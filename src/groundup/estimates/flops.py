@@ -52,12 +52,13 @@ def flops(config: Any, seq_len: int, batch: int = 1) -> Flops:
     s, tokens = shape_of(config), batch * seq_len
     if isinstance(s, Built):
         return Flops(projections=0, scores=0, mlp=2 * tokens * s.products, head=2 * tokens * s.head)
-    pair = s.heads * (s.latent.plain + s.latent.rope + s.latent.value if s.latent else 2 * s.head_dim)
+    each = s.latent.plain + s.latent.rope + s.latent.value if s.latent else 2 * s.head_dim
+    pair = sum(level.layers * level.heads * each for level in s.levels)
     ends = 0 if s.narrow is None else 4 * tokens * s.hidden * s.narrow
     return Flops(
-        projections=2 * tokens * attention_matrices(s) * s.layers + ends,
-        scores=2 * tokens * seq_len * pair * s.layers,
-        mlp=2 * tokens * mlp_matrices(s),
+        projections=2 * tokens * sum(level.layers * attention_matrices(level) for level in s.levels) + ends,
+        scores=2 * tokens * seq_len * pair,
+        mlp=2 * tokens * sum(mlp_matrices(level) for level in s.levels),
         head=2 * tokens * s.vectors * s.vocab,
     )
 
@@ -77,8 +78,10 @@ def palm_flops_per_token(config: Any, seq_len: int) -> int:
     s = shape_of(config)
     if isinstance(s, Built):
         return 6 * (s.products + s.head)
-    n = active_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.vectors)
-    return 6 * n + 12 * s.layers * s.heads * s.head_dim * seq_len
+    positions = s.position_tables * s.learned_positions * s.hidden
+    n = active_parameters(s) - positions - (0 if s.tied else s.vocab * s.vectors)
+    heads = sum(level.layers * level.heads for level in s.levels)
+    return 6 * n + 12 * heads * s.head_dim * seq_len
 
 
 def utilisation(tokens_per_second: float, flops_per_token: float, peak_flops: float) -> float:

@@ -1,7 +1,8 @@
 """The numbers of a config that estimates need, read by their Hugging Face names."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from groundup.base.errors import UsageError
@@ -13,7 +14,7 @@ class Shape:
     """A decoder's dimensions and which parts it has.
 
     Attributes:
-        learned_positions: rows of a learned position table; 0 for none.
+        learned_positions: rows of a learned position table; 0 for none. `position_tables`: how many such tables.
         attention_bias, mlp_bias: whether their linear layers have biases.
         layer_norm: LayerNorm (gain and bias) in place of RMSNorm (gain).
         gated: the MLP has three matrices (SwiGLU) in place of two.
@@ -29,6 +30,8 @@ class Shape:
         latent: the widths of latent attention, or None.
         position_parameters: what a layer's relative positions have to learn.
         mixer_parameters: what a layer's attention has besides the four projections of a plain one.
+        widths: (heads, key-value heads, width of the MLP) of each layer, where they differ; `heads`, `kv_heads` and
+            `intermediate` are those of the last one then.
     """
 
     vocab: int
@@ -57,6 +60,18 @@ class Shape:
     latent: Latent | None = None
     position_parameters: int = 0
     mixer_parameters: int = 0
+    widths: tuple[tuple[int, int, int], ...] = ()
+    position_tables: int = 1
+
+    @property
+    def levels(self) -> list["Shape"]:
+        """Shapes whose layers are alike and make up the model's together: one, unless layers differ in width."""
+        if not self.widths:
+            return [self]
+        return [
+            replace(self, heads=heads, kv_heads=kv_heads, intermediate=inner, layers=count, widths=())
+            for (heads, kv_heads, inner), count in Counter(self.widths).items()
+        ]
 
     @property
     def vectors(self) -> int:
@@ -86,6 +101,8 @@ class Shape:
             return _parts(read)
         if family in GPT_LIKE:
             return _gpt_like(config)
+        if family == "openelm":
+            return _openelm(config)
         if family not in KNOWN:
             known = ", ".join((*KNOWN, *GPT_LIKE))
             raise UsageError(f"estimates know the families {known}, not `{family}`")
@@ -132,7 +149,7 @@ class Shape:
 
 
 KNOWN = (
-    *("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "parts", "phi3", "qwen2", "qwen3"),
+    *("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "openelm", "parts", "phi3", "qwen2", "qwen3"),
     *("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"),
     *("glm_130b", "chatglm_6b", "chatglm", "glm", "glm4", "gemma2", "gemma3_text", "qwen"),
 )
@@ -232,19 +249,50 @@ GPT_LIKE: dict[str, Callable[[Any], dict[str, Any]]] = {
         **{"block_norms": 1, "elsewhere": c.vocab_size, "kv_heads": c.num_key_value_heads or c.num_attention_heads},
         "head_norms": 4 * (c.hidden_size // c.num_attention_heads) if c.qk_layernorm else 0,
     },
+    "gpt_pangu": lambda c: {"learned_positions": c.max_position_embeddings, "position_tables": 2},
     "gptj": lambda c: {"attention_bias": False, "block_norms": 1, "elsewhere": c.vocab_size},
 }
 """Families told as differences from GPT-2: what their own config says of the shape."""
 
 
-def _gpt_like(config: Any) -> Shape:
-    """GPT-2's shape, without learned positions, and what the family changes."""
+def _own(config: Any) -> Any:
+    """Our config, from one of any spelling."""
     from groundup.models.catalogue import config_from_hf
     from groundup.models.configs.base import ModelConfig
 
-    c: Any = config
-    if not isinstance(config, ModelConfig):
-        c = config_from_hf(config if isinstance(config, dict) else config.to_dict())
+    if isinstance(config, ModelConfig):
+        return config
+    return config_from_hf(config if isinstance(config, dict) else config.to_dict())
+
+
+def _openelm(config: Any) -> Shape:
+    """Layers of different widths."""
+    c = _own(config)
+    widths = tuple(zip(c.query_heads, c.key_value_heads, c.mlp_widths, strict=True))
+    heads, kv_heads, intermediate = widths[-1]
+    return Shape(
+        vocab=c.vocab_size,
+        hidden=c.hidden_size,
+        intermediate=intermediate,
+        layers=c.num_hidden_layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=c.head_dim,
+        context=c.max_position_embeddings,
+        tied=c.tie_word_embeddings,
+        learned_positions=0,
+        attention_bias=False,
+        mlp_bias=False,
+        layer_norm=False,
+        gated=c.ffn_with_glu,
+        head_norms=2 * c.head_dim if c.normalize_qk_projections else 0,
+        widths=widths,
+    )
+
+
+def _gpt_like(config: Any) -> Shape:
+    """GPT-2's shape, without learned positions, and what the family changes."""
+    c = _own(config)
     numbers = {
         "vocab": c.vocab_size,
         "hidden": c.hidden_size,

@@ -6,6 +6,7 @@ SandwichBlock         x + norm(f(norm(x)))      both ends of the branch
 PostBranchNormBlock   x + norm(f(x))            the end of the branch alone
 DeepNormBlock         norm(a x + f(x))          post-norm with a heavier stream, for very deep models
 HeavyStreamBlock      a norm(x) + f(norm(x))    the same, told from norm to norm
+NormedStreamBlock     norm(x), then pre-norm    the stream is normalised before the block alone
 """
 
 from typing import ClassVar, Literal, NamedTuple
@@ -126,6 +127,28 @@ class OneBranchBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         return x + self.mixer(self.norm1(x), context)
+
+
+class NormedStreamBlock(Block):
+    """A pre-norm block over a stream that is normalised first: x = norm0(x), then as `Block` (Zeng et al. 2021,
+    PanGu-alpha: the norm that ends GPT-2 stands before its last block).
+
+    Args:
+        norm0: of the stream.
+        norm1, attn, norm2, mlp: the parts, as in Block.
+        dropouts: see Block.
+    """
+
+    layout = "norm0 ( norm1 attn + ( norm2 mlp +"
+
+    def __init__(
+        self, norm0: nn.Module, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module, **dropouts: float
+    ):
+        super().__init__(norm1, attn, norm2, mlp, **dropouts)
+        self.norm0 = norm0
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return super().forward(self.norm0(x), context)
 
 
 class PostBranchNormBlock(Block):

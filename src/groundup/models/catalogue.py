@@ -40,7 +40,9 @@ from groundup.models.configs.ngram import NGramConfig
 from groundup.models.configs.olmo import OlmoConfig
 from groundup.models.configs.olmo2 import Olmo2Config
 from groundup.models.configs.openai_gpt import OpenAIGPTConfig
+from groundup.models.configs.openelm import OpenELMConfig
 from groundup.models.configs.opt import OPTConfig
+from groundup.models.configs.pangu import PanguConfig
 from groundup.models.configs.parts import PartsConfig
 from groundup.models.configs.phi import PhiConfig
 from groundup.models.configs.phi3 import Phi3Config
@@ -97,6 +99,8 @@ FAMILIES: dict[str, Family] = {
     "olmo": Family(OlmoConfig, "groundup.models.text.olmo:Olmo"),
     "mixtral": Family(MixtralConfig, "groundup.models.text.mixtral:Mixtral"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
+    "openelm": Family(OpenELMConfig, "groundup.models.text.openelm:OpenELM"),
+    "gpt_pangu": Family(PanguConfig, "groundup.models.text.pangu:Pangu"),
     "parts": Family(PartsConfig, "groundup.models.text.parts:Parts"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen": Family(QwenConfig, "groundup.models.text.qwen:Qwen"),
@@ -138,6 +142,8 @@ def config_from_hf(values: dict[str, Any]) -> ModelConfig:
         raise CheckpointError("config.json has no `model_type`, so the family is not known")
     if ChatGLM6BConfig.reads(values):
         model_type = ChatGLM6BConfig.family()
+    if PanguConfig.reads(values):
+        model_type = PanguConfig.family()
     return family(model_type).config.from_hf(values)
 
 
