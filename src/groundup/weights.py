@@ -58,18 +58,18 @@ class Transpose:
 
 
 class Fused:
-    """One tensor of theirs holds several of ours, one after another along dimension 0."""
+    """One tensor of theirs holds several of ours, one after another along dimension `dim`."""
 
-    def __init__(self, *sizes: int):
-        self.sizes = sizes
+    def __init__(self, *sizes: int, dim: int = 0):
+        self.sizes, self.dim = sizes, dim
 
     def load(self, tensors: list[Tensor]) -> list[Tensor]:
         """Split."""
-        return list(tensors[0].split(self.sizes))
+        return list(tensors[0].split(self.sizes, self.dim))
 
     def save(self, tensors: list[Tensor]) -> list[Tensor]:
         """Join."""
-        return [torch.cat(tensors)]
+        return [torch.cat(tensors, self.dim)]
 
 
 class FusedHeads:
@@ -197,11 +197,22 @@ class WeightMap:
         rules: see `rule`.
         prefix: a prefix of their names that some checkpoints leave out (`transformer.` of the bare GPT-2).
         ignore: patterns of names of theirs that hold nothing learned (`*.rotary_emb.inv_freq`).
+        within: how the names begin in a checkpoint that holds this model as a part of a larger one -> as they begin by
+            itself (`model.language_model.` -> `model.`).
+        left_out: patterns of names of theirs that are learned and have no place here -> what they are.
         sizes: how far each `{letter}` runs.
     """
 
-    def __init__(self, *rules: Rule, prefix: str = "", ignore: tuple[str, ...] = (), **sizes: int):
-        self.prefix, self.ignore = prefix, ignore
+    def __init__(
+        self,
+        *rules: Rule,
+        prefix: str = "",
+        ignore: tuple[str, ...] = (),
+        within: dict[str, str] | None = None,
+        left_out: dict[str, str] | None = None,
+        **sizes: int,
+    ):
+        self.prefix, self.ignore, self.within, self.left_out = prefix, ignore, within or {}, left_out or {}
         self._rules, self._sizes = rules, sizes
         self._by_their_module: dict[str, tuple[Rule, int]] = {}
         self._by_our_module: dict[str, tuple[Rule, int]] = {}
@@ -211,7 +222,14 @@ class WeightMap:
 
     def plus(self, *rules: Rule) -> "WeightMap":
         """With more rules: what a family has besides its ancestor."""
-        return WeightMap(*self._rules, *rules, prefix=self.prefix, ignore=self.ignore, **self._sizes)
+        extras = {"prefix": self.prefix, "ignore": self.ignore, "within": self.within, "left_out": self.left_out}
+        return WeightMap(*self._rules, *rules, **extras, **self._sizes)  # type: ignore[arg-type]
+
+    def notes(self, names: Iterable[str]) -> list[str]:
+        """What of a checkpoint with these names is learned and has no place here, counted."""
+        names = list(names)
+        counts = {what: sum(fnmatch.fnmatchcase(n, pattern) for n in names) for pattern, what in self.left_out.items()}
+        return [f"{what} ({count} tensors)" for what, count in counts.items() if count]
 
     def match_theirs(self, names: Iterable[str]) -> list[Pair]:
         """The pairs that a checkpoint with these names holds; a `CheckpointError` names what no rule knows."""
@@ -260,12 +278,15 @@ class WeightMap:
         return Pair(tuple(ours), tuple(theirs), rule.operation)
 
     def _full(self, name: str) -> str:
+        for start, usual in self.within.items():
+            if name.startswith(start):
+                return usual + name.removeprefix(start)
         if not self.prefix or name.startswith(self.prefix) or _longest_module(name, self._by_their_module):
             return name
         return self.prefix + name
 
     def _ignored(self, name: str) -> bool:
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignore)
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*self.ignore, *self.left_out))
 
 
 def _load(pair: Pair, theirs: list[Tensor]) -> list[Tensor]:

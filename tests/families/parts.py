@@ -26,8 +26,8 @@ def make(**choice):
     return lambda: PartsConfig(**SMALL | {"position_buckets": 8, "max_distance": 6, "stride": 3} | choice)
 
 
-SUMS = ("performer", "gated_delta")
-"""Attention that remembers sums: `parts_of_sums.py` holds it."""
+SUMS, DELTAS = ("performer",), ("gated_delta",)
+"""Attention that remembers tensors of fixed size: `parts_of_sums.py` and `parts_of_deltas.py` hold it."""
 
 reference = Reference(
     # counts of these shapes; `test_moe_configurations.py` holds them against those that the papers print
@@ -53,6 +53,6 @@ reference = Reference(
         f"parts-{value}": make(**{name: value})
         for name, values in CHOICES.items()
         for value in values
-        if value not in SUMS
+        if value not in SUMS + DELTAS
     },
 )

@@ -331,6 +331,8 @@ def test_layers_of_different_widths_keep_different_numbers_of_keys(tmp_path):
         ("deepseek-v2", 21),
         ("deepseek-v3", 37),
         ("glam-64b-64e", 96.6),
+        ("qwen3.5-122b-a10b", 10),
+        ("qwen3.5-397b-a17b", 17),
     ],
 )
 def test_active_parameters_are_the_published_ones(name, billions):

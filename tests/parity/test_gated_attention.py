@@ -6,7 +6,6 @@ import transformers.models.qwen3_next.modeling_qwen3_next as theirs
 from torch.testing import assert_close
 from transformers import Qwen3NextConfig
 
-from groundup.base.errors import UsageError
 from groundup.layers.attention import Attention
 from groundup.layers.attentions.gated import GatedAttention
 from groundup.layers.attentions.gated_delta import GatedDeltaNet, delta_rule, delta_rule_chunked
@@ -190,5 +189,36 @@ def test_a_model_of_these_layers_decodes_from_a_state_of_fixed_size(side):
         state.restore(moment)
         state.select(torch.tensor([2, 0, 1]))
         assert_close(model(x[[2, 0, 1], :3], state=state), ahead[[2, 0, 1]], atol=1e-4, rtol=1e-4)
-    with pytest.raises(UsageError, match="one document a row"):
-        model(x, documents=torch.cat((documents[:, :8] * 2, documents[:, 8:]), 1))
+
+
+@pytest.mark.row("LAY-29", reference="property: equal to each document alone")
+@pytest.mark.parametrize("chunk", [4, 5, 64])
+def test_packed_documents_do_not_touch_each_other(chunk):
+    """Borders within a chunk and at its ends, a document longer than one, padding between and around."""
+    torch.manual_seed(0)
+    layer = shaken(GatedDeltaNet(32, 4, 2, chunk=chunk))
+    x = torch.randn(2, 19, 32, requires_grad=True)
+    documents = torch.tensor(
+        [[1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 4, 4, 4, 4, 4], [0, 0, 5, 5, 0, 0] + [9] * 10 + [0] * 3]
+    )
+    got = layer(x, plain(19, documents))
+    alone = torch.zeros_like(got)
+    for row in (0, 1):
+        for document in documents[row].unique():
+            if document:
+                at = documents[row] == document
+                alone[row, at] = layer(x[row, at][None], plain(int(at.sum())))[0]
+    real = documents != 0
+    assert_close(got[real], alone[real])
+    assert_same_gradients(got[real], alone[real], [x, layer.conv.weight, layer.a_log])
+
+
+def test_rounding_by_autocast_stays_out_of_the_memory():
+    torch.manual_seed(0)
+    layer, x = shaken(GatedDeltaNet(32, 4, 2, chunk=4)), torch.randn(1, 12, 32)
+    seen = []
+    layer._remember = lambda *inputs, known=layer._remember: seen.append([inputs, known(*inputs)]) or seen[-1][1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(x, plain(12))
+    inputs, found = seen[0]
+    assert_close(found, GatedDeltaNet._remember(layer, *inputs))

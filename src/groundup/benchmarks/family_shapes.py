@@ -28,6 +28,11 @@ LATENT = {
     **{"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1},
     **{"n_group": 1, "topk_group": 1, "num_key_value_heads": 8, "head_dim": None},
 }
+HYBRID = {
+    **{"head_dim": 32, "num_key_value_heads": 4, "linear_num_key_heads": 4, "linear_num_value_heads": 8},
+    **{"linear_key_head_dim": 32, "linear_value_head_dim": 32},
+}
+SHARED = {"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 128}
 OWN: dict[str, dict[str, Any]] = {
     **{key: {"head_dim": 32} for key in ("chatglm", "glm", "glm4", "qwen")},
     **{key: {"head_dim": 32, "query_pre_attn_scalar": 32} for key in ("gemma2", "gemma3_text")},
@@ -42,8 +47,11 @@ OWN: dict[str, dict[str, Any]] = {
         **{"head_dim": 32, "num_gqa_groups": 2, "ffn_dim_divisor": 32, "normalize_qk_projections": True},
         **{"qkv_multipliers": (0.5, 1.0), "ffn_multipliers": (0.5, 4.0), "tie_word_embeddings": True},
     },
-    "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 128},
+    "qwen2_moe": SHARED,
     "qwen3": {"head_dim": 32},
+    "qwen3_5_moe_text": {**HYBRID, **SHARED},
+    "qwen3_5_text": HYBRID,
+    "qwen3_next": {**HYBRID, **SHARED},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "head_dim": 32},
 }
 # Families that count, have one layer, read in both directions, or are another one with dropout.

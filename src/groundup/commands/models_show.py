@@ -115,7 +115,7 @@ def describe(config: Any, drawn: Outline) -> dict[str, Any]:
     if drawn.state_bytes:
         context = config.max_position_embeddings
         memory[f"keys and values of {context} tokens in bf16"] = drawn.state_bytes * context
-    elif drawn.constant_state_bytes:
+    if drawn.constant_state_bytes:
         memory["a constant state"] = drawn.constant_state_bytes
     return {
         "family": config.model_type,

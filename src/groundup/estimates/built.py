@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.estimates.shape import GPT_LIKE, KNOWN, Shape
+from groundup.models.configs.text_part import text_part
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def shape_of(config: Any) -> Shape | Built:
     """The numbers of a config object or a parsed config.json; `UsageError` names what is missing or unknown."""
     if isinstance(config, Shape | Built):
         return config
+    if isinstance(config, dict) and isinstance(config.get("text_config"), dict):
+        config = text_part(config)
     family = config.get("model_type") if isinstance(config, dict) else getattr(config, "model_type", None)
     from groundup.models.catalogue import FAMILIES, config_from_hf
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.estimates.built import Built, shape_of
-from groundup.estimates.params import active_parameters, attention_matrices, mlp_matrices
+from groundup.estimates.params import active_parameters, mixing_matrices, mlp_matrices
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Flops:
 
     Attributes:
         projections: query, key, value and output projections, and those of narrow token vectors.
-        scores: q kᵀ and the weighted sum of values, over all T x T pairs, as dense kernels compute them.
+        scores: q kᵀ and the weighted sum of values, over all T x T pairs, as dense kernels compute them; of memories of
+            one size what the recurrence says, which is less than their computation chunk by chunk.
         mlp: the feed-forward matrices; of a model without attention, all matrices but the head.
         head: the output head.
     """
@@ -53,11 +54,12 @@ def flops(config: Any, seq_len: int, batch: int = 1) -> Flops:
     if isinstance(s, Built):
         return Flops(projections=0, scores=0, mlp=2 * tokens * s.products, head=2 * tokens * s.head)
     each = s.latent.plain + s.latent.rope + s.latent.value if s.latent else 2 * s.head_dim
-    pair = sum(level.layers * level.heads * each for level in s.levels)
+    pair = sum(level.attention_layers * level.heads * each for level in s.levels)
+    memories = 0 if s.memories is None else 2 * tokens * s.memories.layers * s.memories.products()
     ends = 0 if s.narrow is None else 4 * tokens * s.hidden * s.narrow
     return Flops(
-        projections=2 * tokens * sum(level.layers * attention_matrices(level) for level in s.levels) + ends,
-        scores=2 * tokens * seq_len * pair,
+        projections=2 * tokens * sum(mixing_matrices(level) for level in s.levels) + ends,
+        scores=2 * tokens * seq_len * pair + memories,
         mlp=2 * tokens * sum(mlp_matrices(level) for level in s.levels),
         head=2 * tokens * s.vectors * s.vocab,
     )
@@ -80,7 +82,7 @@ def palm_flops_per_token(config: Any, seq_len: int) -> int:
         return 6 * (s.products + s.head)
     positions = s.position_tables * s.learned_positions * s.hidden
     n = active_parameters(s) - positions - (0 if s.tied else s.vocab * s.vectors)
-    heads = sum(level.layers * level.heads for level in s.levels)
+    heads = sum(level.attention_layers * level.heads for level in s.levels)
     return 6 * n + 12 * heads * s.head_dim * seq_len
 
 

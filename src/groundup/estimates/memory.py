@@ -96,9 +96,12 @@ def _block_matrices(s: Shape) -> list[tuple[int, int, int, bool]]:
     """Those of blocks that are alike."""
     query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
     gates: list[tuple[int, int, int, bool]] = []
-    projections = [(query, s.hidden, 1), (key_value, s.hidden, 2), (s.hidden, query, 1)]
+    projections = [(query, s.hidden, 2 if s.gates else 1), (key_value, s.hidden, 2), (s.hidden, query, 1)]
     if s.latent is not None:
         projections = [(*shape, 1) for shape in s.latent.matrices(s.hidden, s.heads)]
+    projections = [(rows, columns, copies * s.attention_layers) for rows, columns, copies in projections]
+    if s.memories is not None:
+        projections += [(*shape, s.memories.layers) for shape in s.memories.matrices(s.hidden)]
     networks = [(s.intermediate, s.dense_layers, True)]
     if s.mixture is not None:
         m = s.mixture
@@ -112,7 +115,7 @@ def _block_matrices(s: Shape) -> list[tuple[int, int, int, bool]]:
         for shape in ((width, s.hidden, ups * copies, hidden), (s.hidden, width, copies, hidden))
         if copies
     ]
-    return [*gates, *((rows, columns, copies * s.layers, True) for rows, columns, copies in projections), *inner]
+    return [*gates, *((rows, columns, copies, True) for rows, columns, copies in projections), *inner]
 
 
 def block_activations(
@@ -136,16 +139,23 @@ def block_activations(
         return round(tokens * s.hidden * BYTES[dtype])
     # Numbers kept: inputs of both norms (2 d), of q, k, v (d), q k v themselves, input of the output projection,
     # input of the MLP (d), its inner activation before and after (2 f), or gate, up, activated gate and product (4 f).
-    numbers = tokens * (4 * s.hidden + 2 * query + 2 * key_value + (4 if s.gated else 2) * s.active_width // s.layers)
-    numbers += tokens * (query + key_value) if s.head_norms else 0  # inputs of the norms over queries and keys
+    attention = tokens * (s.hidden + 2 * query + 2 * key_value)
+    attention += tokens * (query + key_value) if s.head_norms else 0  # inputs of the norms over queries and keys
+    attention += tokens * 3 * query if s.gates else 0  # the gate, its sigmoid and what it multiplies
     mask_bytes = tokens * 2 * s.hidden if dropout else 0
     if recompute == "none":
         pairs = batch * s.heads * seq_len * seq_len
-        numbers += pairs * (2 if dropout else 1)  # softmax output, and the same after dropout
+        attention += pairs * (2 if dropout else 1)  # softmax output, and the same after dropout
         mask_bytes += pairs if dropout else 0
     elif recompute != "selective":
         raise UsageError(f"recompute is none, selective or full, not `{recompute}`")
-    return round(numbers * BYTES[dtype]) + mask_bytes
+    numbers = tokens * (3 * s.hidden + (4 if s.gated else 2) * s.active_width // s.layers)
+    if s.memories is None:
+        return round((numbers + attention) * BYTES[dtype]) + mask_bytes
+    # the mean of both kinds of layers
+    memory, single = (tokens * count * s.memories.layers for count in s.memories.kept(s.hidden))
+    numbers += (s.attention_layers * attention + memory) // s.layers
+    return round(numbers * BYTES[dtype] + 4 * single / s.layers) + mask_bytes
 
 
 def activation_memory(
@@ -181,19 +191,23 @@ class InferenceMemory:
 def inference_memory(
     config: Any, *, batch: int = 1, seq_len: int | None = None, dtype: str = "bf16", cache_dtype: str | None = None
 ) -> InferenceMemory:
-    """Memory to hold a model and the keys and values of `batch` sequences of `seq_len` tokens."""
+    """Memory to hold a model and the keys and values of `batch` sequences of `seq_len` tokens; memories of one size
+    count with them where a model has both.
+    """
     s = shape_of(config)
     if isinstance(s, Built):  # a state of fixed size, which is nothing beside the weights
         return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=0)
-    settings: dict[str, Any] = {"layers": s.layers, "seq_len": seq_len or s.context, "batch": batch}
+    settings: dict[str, Any] = {"layers": s.attention_layers, "seq_len": seq_len or s.context, "batch": batch}
     settings["dtype"] = cache_dtype or dtype
     if s.latent is not None:
         cache = latent_cache_bytes(latent_dim=s.latent.cached, rope_dim=s.latent.rope, **settings)
     else:
         cache = 0
         for level in s.levels:
-            alike = {**settings, "layers": level.layers}
+            alike = {**settings, "layers": level.attention_layers}
             cache += kv_cache_bytes(kv_heads=level.kv_heads, head_dim=s.head_dim, **alike)
+    if s.memories is not None:
+        cache += batch * s.memories.state_bytes(BYTES[dtype])
     return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=cache)
 
 

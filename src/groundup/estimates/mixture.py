@@ -1,9 +1,13 @@
-"""Parts that only some families have: mixtures of experts and latent attention, read by their Hugging Face names."""
+"""Parts that only some families have: mixtures of experts, latent attention and memories of one size, read by their
+Hugging Face names.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+WEIGHED = ("qwen2_moe", "qwen3_next", "qwen3_5_moe_text")
+"""Families whose shared expert is weighed by a row of numbers."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Mixture:
             active=read.number("num_experts_per_tok"),
             width=width,
             shared=shared,
-            shared_gate=family == "qwen2_moe",
+            shared_gate=family in WEIGHED,
             biases=family == "gpt_oss" or bool(family == "parts" and read.optional("bias")),
             gated=family != "parts" or bool(read.optional("gated_experts", read.optional("mlp") == "gated")),
             shared_gated=family != "parts" or read.optional("mlp") == "gated",
@@ -133,3 +137,73 @@ class Latent:
         """Of one layer, norms of the latents included."""
         total = sum(rows * columns for rows, columns in self.matrices(hidden, heads)) + (self.query or 0) + self.cached
         return total + ((self.query or 0) + self.cached + self.rope + hidden if self.biases else 0)
+
+
+@dataclass(frozen=True)
+class Memories:
+    """The layers that have a gated DeltaNet in place of attention: a matrix for each head (Yang et al. 2024).
+
+    Attributes:
+        layers: how many there are.
+        heads: of values and memories; `key_heads`: of queries and keys.
+        key_dim, value_dim: widths of a head.
+        span: tokens of the convolution.
+    """
+
+    layers: int
+    heads: int
+    key_heads: int
+    key_dim: int
+    value_dim: int
+    span: int
+
+    @classmethod
+    def of(cls, read: Any, layers: int) -> "Memories | None":
+        """From a config; None where there are none."""
+        if not read.optional("linear_num_value_heads"):
+            return None
+        interval = read.optional("full_attention_interval", 4)
+        kinds = read.optional("layer_types") or [
+            "full_attention" if (i + 1) % interval == 0 else "" for i in range(layers)
+        ]
+        return cls(
+            layers=sum(kind != "full_attention" for kind in kinds),
+            heads=read.number("linear_num_value_heads"),
+            key_heads=read.number("linear_num_key_heads"),
+            key_dim=read.number("linear_key_head_dim"),
+            value_dim=read.number("linear_value_head_dim"),
+            span=read.number("linear_conv_kernel_dim"),
+        )
+
+    @property
+    def channels(self) -> int:
+        """What is convolved: queries, keys and values."""
+        return 2 * self.key_heads * self.key_dim + self.heads * self.value_dim
+
+    def matrices(self, hidden: int) -> list[tuple[int, int]]:
+        """(rows, columns) of every matrix of a layer: q, k, v, the gate, the output; decay and share of each head."""
+        keys, values = self.key_heads * self.key_dim, self.heads * self.value_dim
+        return [(keys, hidden)] * 2 + [(values, hidden)] * 2 + [(hidden, values)] + [(self.heads, hidden)] * 2
+
+    def parameters(self, hidden: int) -> int:
+        """Of one layer: matrices, the convolution, two numbers a head and the norm of a head."""
+        matrices = sum(rows * columns for rows, columns in self.matrices(hidden))
+        return matrices + self.span * self.channels + 2 * self.heads + self.value_dim
+
+    def products(self) -> int:
+        """Multiplications of one token beside the matrices': the convolution; asking, writing and reading a memory."""
+        return self.span * self.channels + 3 * self.heads * self.key_dim * self.value_dim
+
+    def kept(self, hidden: int, chunk: int = 64) -> tuple[int, int]:
+        """Numbers of a token that a layer keeps for backward: in the type of the model (around convolution, gate
+        and norm), and in float32 (normalised queries and keys, the solved system, six matrices of a chunk, the
+        memory before it).
+        """
+        keys, values = self.heads * self.key_dim, self.heads * self.value_dim
+        matrices = self.heads * (6 * chunk + self.key_dim * self.value_dim // chunk)
+        return hidden + 2 * self.channels + 3 * values, self.channels + 5 * keys + 7 * values + matrices
+
+    def state_bytes(self, width: float) -> int:
+        """What all layers remember of a row: matrices in float32, the last inputs of convolutions of `width` bytes."""
+        matrices = 4 * self.heads * self.key_dim * self.value_dim
+        return self.layers * (matrices + round(width * (self.span - 1) * self.channels))

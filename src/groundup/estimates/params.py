@@ -57,10 +57,16 @@ def _branches(s: Shape) -> list[Part]:
         attention += s.hidden
     if s.mlp_bias:
         mlp += (matrices - 1) * s.intermediate + s.hidden
+    if s.gates:
+        attention += (s.hidden + s.attention_bias) * query
     attention += s.head_norms + (s.heads if s.sinks else 0) + s.mixer_parameters
     if s.latent is not None:
         attention = s.latent.parameters(s.hidden, s.heads)
-    return [Part("attention", attention, s.layers), Part("feed-forward", mlp, s.dense_layers)]
+    return [
+        Part("attention", attention, s.attention_layers),
+        *([Part("memories", s.memories.parameters(s.hidden), s.memories.layers)] if s.memories else []),
+        Part("feed-forward", mlp, s.dense_layers),
+    ]
 
 
 def _mixture_parts(s: Shape) -> list[Part]:
@@ -93,7 +99,7 @@ def matrix_parameters(config: Any) -> int:
     if isinstance(s, Built):
         return s.products + s.head
     projected = 0 if s.narrow is None else 2 * s.hidden * s.narrow
-    blocks = sum(level.layers * attention_matrices(level) + mlp_matrices(level) for level in s.levels)
+    blocks = sum(mixing_matrices(level) + mlp_matrices(level) for level in s.levels)
     return blocks + projected + s.vocab * s.vectors
 
 
@@ -103,11 +109,19 @@ def mlp_matrices(s: Shape) -> int:
     return dense + (s.mixture.layers * s.mixture.active_matrices(s.hidden) if s.mixture else 0)
 
 
+def mixing_matrices(s: Shape) -> int:
+    """Parameters of the projections of all layers, with attention or with a memory."""
+    attention = s.attention_layers * attention_matrices(s)
+    if s.memories is None:
+        return attention
+    return attention + s.memories.layers * sum(rows * columns for rows, columns in s.memories.matrices(s.hidden))
+
+
 def attention_matrices(s: Shape) -> int:
-    """Parameters of a layer's projections."""
+    """Parameters of the projections of a layer with attention."""
     if s.latent is not None:
         return sum(rows * columns for rows, columns in s.latent.matrices(s.hidden, s.heads))
-    return 2 * s.hidden * s.head_dim * (s.heads + s.kv_heads)
+    return s.hidden * s.head_dim * ((3 if s.gates else 2) * s.heads + 2 * s.kv_heads)
 
 
 def moe_parameters(*, hidden: int, intermediate: int, experts: int, active: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from groundup.base.errors import UsageError
-from groundup.estimates.mixture import Latent, Mixture
+from groundup.estimates.mixture import Latent, Memories, Mixture
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Shape:
         mixer_parameters: what a layer's attention has besides the four projections of a plain one.
         widths: (heads, key-value heads, width of the MLP) of each layer, where they differ; `heads`, `kv_heads` and
             `intermediate` are those of the last one then.
+        gates: whether attention has a gate for each feature of each head: one more projection.
+        memories: the layers that remember in another way than by keys and values, or None.
     """
 
     vocab: int
@@ -62,6 +64,8 @@ class Shape:
     mixer_parameters: int = 0
     widths: tuple[tuple[int, int, int], ...] = ()
     position_tables: int = 1
+    gates: bool = False
+    memories: Memories | None = None
 
     @property
     def levels(self) -> list["Shape"]:
@@ -77,6 +81,11 @@ class Shape:
     def vectors(self) -> int:
         """Width of the token vectors and of the head."""
         return self.hidden if self.narrow is None else self.narrow
+
+    @property
+    def attention_layers(self) -> int:
+        """Layers with attention."""
+        return self.layers - (self.memories.layers if self.memories else 0)
 
     @property
     def dense_layers(self) -> int:
@@ -114,6 +123,7 @@ class Shape:
             family, read = renamed.model_type, _Reader(renamed)
         hidden, heads = read.number("hidden_size", "n_embd"), read.number("num_attention_heads", "n_head")
         intermediate = read.optional("intermediate_size") or read.optional("n_inner")
+        intermediate = intermediate or read.optional("moe_intermediate_size")
         if intermediate is None and not gpt2:
             raise UsageError("the config lacks `intermediate_size`")
         if intermediate is not None and family == "qwen":
@@ -145,10 +155,16 @@ class Shape:
             sinks=family == "gpt_oss",
             mixture=Mixture.of(read, family, read.number("num_hidden_layers", "n_layer")),
             latent=Latent.of(read),
+            gates=family in HYBRID,
+            memories=Memories.of(read, read.number("num_hidden_layers", "n_layer")) if family in HYBRID else None,
         )
 
 
+HYBRID = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
+"""Families whose layers remember in two ways: most by a gated DeltaNet, the others by attention with gates."""
+
 KNOWN = (
+    *HYBRID,
     *("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "openelm", "parts", "phi3", "qwen2", "qwen3"),
     *("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"),
     *("glm_130b", "chatglm_6b", "chatglm", "glm", "glm4", "gemma2", "gemma3_text", "qwen"),
@@ -171,9 +187,10 @@ SANDWICH = ("glm4", "gemma2", "gemma3_text")
 """Families with a norm at both ends of each branch."""
 
 HEAD_DIM = {"qwen3": 128, "gemma": 256, "gpt_oss": 64, "gemma2": 256, "gemma3_text": 256, "glm": 128, "glm4": 128}
+HEAD_DIM |= dict.fromkeys(HYBRID, 256)
 """Width of a head where a config does not tell, unless it follows from the others."""
 
-HEAD_NORMS = {"qwen3": 2, "qwen3_moe": 2, "gemma3_text": 2}
+HEAD_NORMS = {"qwen3": 2, "qwen3_moe": 2, "gemma3_text": 2, **dict.fromkeys(HYBRID, 2)}
 """Norms over each head's queries and keys, whose gains all heads share."""
 
 BIASED_QUERIES = ("qwen", "qwen2", "qwen2_moe")

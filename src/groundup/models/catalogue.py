@@ -50,10 +50,14 @@ from groundup.models.configs.qwen import QwenConfig
 from groundup.models.configs.qwen2 import Qwen2Config
 from groundup.models.configs.qwen2_moe import Qwen2MoeConfig
 from groundup.models.configs.qwen3 import Qwen3Config
+from groundup.models.configs.qwen3_5 import Qwen3_5Config
+from groundup.models.configs.qwen3_5_moe import Qwen3_5MoeConfig
 from groundup.models.configs.qwen3_moe import Qwen3MoeConfig
+from groundup.models.configs.qwen3_next import Qwen3NextConfig
 from groundup.models.configs.rnn import RNNConfig
 from groundup.models.configs.rwkv import RWKV2Config, RWKV3Config, RWKV4Config
 from groundup.models.configs.rwkv_heads import RWKV5Config, RWKV6Config, RWKV7Config
+from groundup.models.configs.text_part import text_part
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -110,6 +114,9 @@ FAMILIES: dict[str, Family] = {
     "ngram": Family(NGramConfig, "groundup.models.text.ngram:NGramLM"),
     "rnn": Family(RNNConfig, "groundup.models.text.rnn:RecurrentLM"),
     "qwen3_moe": Family(Qwen3MoeConfig, "groundup.models.text.qwen3_moe:Qwen3Moe"),
+    "qwen3_next": Family(Qwen3NextConfig, "groundup.models.text.qwen3_next:Qwen3Next"),
+    "qwen3_5_text": Family(Qwen3_5Config, "groundup.models.text.qwen3_5:Qwen3_5"),
+    "qwen3_5_moe_text": Family(Qwen3_5MoeConfig, "groundup.models.text.qwen3_5_moe:Qwen3_5Moe"),
     "rwkv2": Family(RWKV2Config, "groundup.models.text.rwkv2:RWKV2"),
     "rwkv3": Family(RWKV3Config, "groundup.models.text.rwkv3:RWKV3"),
     "rwkv": Family(RWKV4Config, "groundup.models.text.rwkv4:RWKV4"),
@@ -136,7 +143,7 @@ def model_class(config: ModelConfig) -> "type[CausalLM]":
 
 
 def config_from_hf(values: dict[str, Any]) -> ModelConfig:
-    """A config.json of any known family."""
+    """A config.json of any known family, or of a model for images and texts whose text model is of one."""
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
         raise CheckpointError("config.json has no `model_type`, so the family is not known")
@@ -144,6 +151,9 @@ def config_from_hf(values: dict[str, Any]) -> ModelConfig:
         model_type = ChatGLM6BConfig.family()
     if PanguConfig.reads(values):
         model_type = PanguConfig.family()
+    if any(f.config.whole == model_type for f in FAMILIES.values()):
+        values = text_part(values)
+        model_type = values["model_type"]
     return family(model_type).config.from_hf(values)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from groundup.base.console import progress
+from groundup.base.console import progress, warn
 from groundup.base.device import choose_device, choose_dtype
 from groundup.base.errors import CheckpointError
 from groundup.base.folders import write_model_folder
@@ -60,6 +60,8 @@ def load_model(
         with torch.device("meta"):
             model = model_class(config)(config)
         weight_map, names = form.weight_map(config), weights.names()
+        if notes := weight_map.notes(names):
+            warn(f"{path}: loaded without {' and '.join(notes)}, which have no place in this family")
         compare(model, weight_map.load(names, lambda name: meta_tensor(weights.meta(name))), path)
         for name, tensor in shown("loading", weight_map.load(names, weights.get), len(names), weights.nbytes):
             if _is_tied_copy(model, name):

@@ -11,12 +11,15 @@ to what it already gives (the delta rule of Widrow & Hoff 1960); before, the mem
 `delta_rule` computes this token by token, `delta_rule_chunked` chunk by chunk with matrix products: equal results.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.layers.attentions.rows import real_tokens
+from groundup.layers.attentions.rows import Compact
 from groundup.layers.context import Context
+from groundup.layers.rwkv.stream import in_float32
 
 
 def delta_rule(q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -41,9 +44,17 @@ def empty(k: Tensor, v: Tensor) -> Tensor:
 
 
 def delta_rule_chunked(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor, s: Tensor | None = None, chunk: int = 64
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    b: Tensor,
+    s: Tensor | None = None,
+    chunk: int = 64,
+    starts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Chunk by chunk, as training goes. Shapes as in `delta_rule`.
+    """Chunk by chunk, as training goes. Shapes as in `delta_rule`; starts (B, T) bool, where a document begins that
+    must see nothing of the one before.
 
     Let G_t be the sum of g up to t within the chunk and S the memory before it. Then the memory before token t is
     e^(G_t - g_t) S + sum_{i < t} e^(G_t - g_t - G_i) k_i^T u_i, and so the corrections of a chunk solve
@@ -51,30 +62,60 @@ def delta_rule_chunked(
         u_t + b_t sum_{i < t} e^(G_t - G_i) (k_t k_i) u_i  =  b_t v_t - b_t e^(G_t) k_t S
 
     a triangular system whose right side is linear in S: it is solved once for all chunks together (`new` and `old`),
-    and only the products with S go from chunk to chunk.
+    and only the products with S go from chunk to chunk. Between documents e^(G_t - G_i) and e^(G_t) are 0.
     """
     length = k.shape[2]
+    chunk = min(chunk, length)
     pad = -length % chunk  # tokens with b = 0 and g = 0 change nothing
     q, k, v = (F.pad(t, (0, 0, 0, pad)).unflatten(2, (-1, chunk)) for t in (q, k, v))  # (B, H, N, C, d)
     g, b = (F.pad(t, (0, pad)).unflatten(2, (-1, chunk))[..., None] for t in (g, b))  # (B, H, N, C, 1)
     total = g.cumsum(3)  # G
     causal = torch.ones(chunk, chunk, dtype=torch.bool, device=k.device).tril()
     fade = (total - total.mT).masked_fill(~causal, -torch.inf).exp()  # e^(G_t - G_i), 0 for i > t; (B, H, N, C, C)
+    from_before = total.exp()  # e^(G_t), (B, H, N, C, 1)
+    to_end = (total[..., -1:, :] - total).exp()
+    kept = from_before[..., -1:, :]  # what is left of S after the chunk, (B, H, N, 1, 1)
+    if starts is not None:
+        same = _same_document(starts, pad, chunk)
+        fade, from_before, to_end = fade * same.pairs, from_before * same.first, to_end * same.last
+        kept = kept * same.first[..., -1:, :]
     system = (b * (k @ k.mT) * fade).tril(-1)
     # (I + system) (new - old S) = b v - b e^G k S
-    right = torch.cat((b * v, b * total.exp() * k), -1)
+    right = torch.cat((b * v, b * from_before * k), -1)
     solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
     new, old = solved.split([v.shape[-1], k.shape[-1]], -1)
     inside = (q @ k.mT) * fade  # how each token reads those of its chunk
-    q_old = q * total.exp()  # and the memory before it
-    k_left = k * (total[..., -1:, :] - total).exp()  # what is left of each write at the chunk's end
+    q_old = q * from_before  # and the memory before it
+    k_left = k * to_end  # what is left of each write at the chunk's end
     memory = empty(k, v) if s is None else s
     results = []
     for n in range(k.shape[2]):
         u = new[:, :, n] - old[:, :, n] @ memory
         results.append(q_old[:, :, n] @ memory + inside[:, :, n] @ u)
-        memory = total[:, :, n, -1:].exp() * memory + k_left[:, :, n].mT @ u
+        memory = kept[:, :, n] * memory + k_left[:, :, n].mT @ u
     return torch.cat(results, 2)[:, :, :length], memory
+
+
+class _Same(NamedTuple):
+    """Which tokens share a document, as factors 0 and 1.
+
+    Attributes:
+        pairs: (B, 1, N, C, C), tokens of a chunk.
+        first: (B, 1, N, C, 1), each with the last token before the chunk.
+        last: (B, 1, N, C, 1), each with the chunk's last token.
+    """
+
+    pairs: Tensor
+    first: Tensor
+    last: Tensor
+
+
+def _same_document(starts: Tensor, pad: int, chunk: int) -> _Same:
+    number = F.pad(starts.long(), (0, pad)).cumsum(1)  # the padding goes on with the last document
+    number = number.unflatten(1, (-1, chunk))[:, None, :, :, None]  # (B, 1, N, C, 1)
+    before = F.pad(number[:, :, :-1, -1:], (0, 0, 0, 0, 1, 0))
+    pairs = (number == number.mT, number == before, number == number[:, :, :, -1:])
+    return _Same(*(pair.float() for pair in pairs))
 
 
 class GatedNorm(nn.Module):
@@ -141,20 +182,11 @@ class GatedDeltaNet(nn.Module):
         self.o_proj = nn.Linear(num_heads * d_v, dim, bias=False)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        real = real_tokens(context, "Gated DeltaNet")
-        if real is None:
-            return self._compact(x, None, context)
-        # Real tokens first, so that padding stands after all that counts; then back.
-        order = (~real).byte().argsort(dim=1, stable=True)
-        x = x.take_along_dim(order[..., None], 1)
-        y = self._compact(x, real.take_along_dim(order, 1), context)
-        return y.take_along_dim(order.argsort(dim=1)[..., None], 1)
-
-    def _compact(self, x: Tensor, real: Tensor | None, context: Context) -> Tensor:
-        """Rows whose padding, if any, is at their ends."""
+        rows = Compact.of(context)
+        x = rows.gather(x)
         memory = None if context.state is None else context.state.layers[self.path]
         kept = {} if memory is None or context.fresh else memory.tensors
-        mixed, last = self._convolve(torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), -1), real, kept)
+        mixed, last = self._convolve(torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), -1), rows, kept)
         q, k, v = mixed.split([self.q_proj.out_features, self.k_proj.out_features, self.v_proj.out_features], -1)
         q, k, v = (
             t.unflatten(-1, (-1, d)) for t, d in ((q, self.k_head_dim), (k, self.k_head_dim), (v, self.head_dim))
@@ -162,27 +194,35 @@ class GatedDeltaNet(nn.Module):
         # g = -e^A softplus(decay + dt),  b = sigmoid(beta)
         g = -self.a_log.float().exp() * F.softplus(self.decay_proj(x).float() + self.dt_bias)  # (B, T, H)
         b = self.beta_proj(x).sigmoid().float()
-        if real is not None:
-            g, b = g * real[..., None], b * real[..., None]
-        y, s = self._remember(q, k, v, g, b, kept.get("memory"))
+        if rows.real is not None:
+            g, b = g * rows.real[..., None], b * rows.real[..., None]
+        with in_float32(x):
+            y, s = self._remember(q, k, v, g, b, kept.get("memory"), rows.starts)
         if memory is not None:
             memory.tensors = {"memory": s, "inputs": last}
         gate = self.gate_proj(x).unflatten(-1, (-1, self.head_dim))
-        return self.o_proj(self.norm(y.to(x.dtype), gate).flatten(-2))
+        return rows.scatter(self.o_proj(self.norm(y.to(x.dtype), gate).flatten(-2)))
 
-    def _convolve(self, u: Tensor, real: Tensor | None, kept: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _convolve(self, u: Tensor, rows: Compact, kept: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """SiLU of the convolution with the inputs before, (B, T, C), and the inputs to keep, (B, size - 1, C)."""
         before = self.conv.kernel_size[0] - 1
         u = torch.cat((kept.get("inputs", u.new_zeros(len(u), before, u.shape[-1])), u), 1)  # (B, before + T, C)
-        if real is None:
+        if rows.real is None:
             last = u[:, u.shape[1] - before :]
         else:
-            index = real.sum(1, keepdim=True) + torch.arange(before, device=u.device)  # the last real ones
+            index = rows.real.sum(1, keepdim=True) + torch.arange(before, device=u.device)  # the last real ones
             last = u.take_along_dim(index[..., None], 1)
-        return F.silu(self.conv(u.mT)).mT, last
+        if rows.age is None:
+            return F.silu(self.conv(u.mT)).mT, last
+        weight, length = self.conv.weight[:, 0], u.shape[1] - before
+        taps = [
+            u[:, tap : tap + length] * (rows.age >= before - tap)[..., None] * weight[:, tap]
+            for tap in range(before + 1)
+        ]
+        return F.silu(torch.stack(taps).sum(0)), last
 
     def _remember(
-        self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor, s: Tensor | None
+        self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor, s: Tensor | None, starts: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The delta rule in float32, keys and queries of length 1. (B, T, heads, d) -> (B, T, H, d_v)"""
         q, k, v = (t.float() for t in (q, k, v))
@@ -193,5 +233,5 @@ class GatedDeltaNet(nn.Module):
         if q.shape[2] == 1:
             y, s = delta_rule(q, k, v, g, b, s)
         else:
-            y, s = delta_rule_chunked(q, k, v, g, b, s, self.chunk)
+            y, s = delta_rule_chunked(q, k, v, g, b, s, self.chunk, starts)
         return y.transpose(1, 2), s

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.amp.autocast_mode import is_autocast_available
 
 from groundup.layers.context import Context
 
@@ -78,4 +79,5 @@ def memory_of(module: Any, context: Context) -> "RecurrentState | None":
 
 def in_float32(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     """While this is open autocast does not round matrix products: recurrences add up what is lost."""
-    return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else contextlib.nullcontext()

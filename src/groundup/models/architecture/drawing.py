@@ -22,7 +22,7 @@ def facts(outline: Outline) -> list[str]:
         found.append(f"{as_count(outline.flops)} operations a token")
     if outline.state_bytes:
         found.append(f"{outline.state_bytes:,} bytes of keys and values a token (bf16)")
-    elif outline.constant_state_bytes:
+    if outline.constant_state_bytes:
         found.append(f"a constant state of {outline.constant_state_bytes:,} bytes")
     return found
 

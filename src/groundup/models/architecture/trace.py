@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from groundup.layers.attentions.gated_delta import GatedDeltaNet
 from groundup.layers.latent_attention import LatentAttention
 from groundup.layers.moe.experts import Experts, GroupedLinear
 from groundup.layers.moe.gates.gate import Gate
@@ -150,6 +151,12 @@ def describe(module: nn.Module) -> str:
 
 
 def _attention_words(module: nn.Module) -> Iterator[str]:
+    if isinstance(module, GatedDeltaNet):
+        keys = module.k_proj.out_features // module.k_head_dim
+        yield f"{module.num_heads} memories of {module.k_head_dim} × {module.head_dim}"
+        yield f"{keys} key heads"
+        yield f"convolution of {module.conv.kernel_size[0]}"
+        return
     d, q, k = (getattr(module, name, None) for name in ("head_dim", "q_proj", "k_proj"))
     if isinstance(d, int) and isinstance(q, nn.Linear) and isinstance(k, nn.Linear):
         heads, kv_heads = q.out_features // d, k.out_features // d
@@ -173,9 +180,11 @@ def _state_bytes(model: Any) -> tuple[int | None, int | None]:
             state = model.make_state(1, length)
             with torch.no_grad():
                 model(torch.zeros(1, length, dtype=torch.int64, device="meta"), state=state)
-            sizes.append(sum(layer.nbytes for layer in state.layers.values()))
+            sizes.append({name: layer.nbytes for name, layer in state.layers.items()})
         except (NotImplementedError, RuntimeError, KeyError, AttributeError):
             return None, None
     element = torch.finfo(model.dtype).bits // 8
-    per_token = (sizes[1] - sizes[0]) // PROBE * 2 // element
-    return per_token, 0 if per_token else sizes[0]
+    short, long = sizes
+    constant = sum(size for name, size in short.items() if size == long[name])
+    per_token = (sum(long.values()) - sum(short.values())) // PROBE * 2 // element
+    return per_token, constant

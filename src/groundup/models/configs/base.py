@@ -41,6 +41,8 @@ class ModelConfig(Config):
     """Whether the family learns by counting, not by gradients."""
     bounded: ClassVar[bool] = True
     """Whether nothing can be read beyond max_position_embeddings."""
+    whole: ClassVar[str] = ""
+    """model_type of a larger model, for images too, whose config.json has this family's inside it as `text_config`."""
     sizes: ClassVar[dict[str, dict[str, Any]]] = {}
     """Published sizes: name -> the fields that make it."""
 

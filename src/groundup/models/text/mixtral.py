@@ -44,10 +44,13 @@ class Mixtral(Mistral):
         )
 
 
-def stacked_experts(theirs: str, num_experts: int, names: dict[str, str] | None = None) -> list[Rule]:
-    """Rules for experts that lie apart in the files: `theirs`.{e}.NAME; `names` tells theirs by ours."""
+def stacked_experts(theirs: str, num_experts: int, names: dict[str, str] | None = None, suffix: str = "") -> list[Rule]:
+    """Rules for experts that lie apart in the files: `theirs`.{e}.NAME; `names` tells theirs by ours. With a `suffix`
+    they are of tensors, such as other rules of the family may be.
+    """
     names = names or {name: name for name in ("gate_proj", "up_proj", "down_proj")}
+    experts = range(num_experts)
     return [
-        rule(f"blocks.{{i}}.mlp.experts.{own}", [f"{theirs}.{e}.{name}" for e in range(num_experts)], Stacked())
+        rule(f"blocks.{{i}}.mlp.experts.{own}{suffix}", [f"{theirs}.{e}.{name}{suffix}" for e in experts], Stacked())
         for own, name in names.items()
     ]
