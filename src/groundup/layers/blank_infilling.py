@@ -118,8 +118,8 @@ def find_marks(
     runs: Tensor | None,
     *,
     start: int,
-    mask: int,
-    end_mask: int,
+    masks: Sequence[int],
+    prior: int | None = None,
     real: Tensor | None = None,
 ) -> Marks:
     """Look for a prompt's marks: `... [MASK] ... [START]` or `... [gMASK] [START]` (Zeng et al. 2022, section 2.1).
@@ -128,24 +128,26 @@ def find_marks(
         ids: (B, T) int64.
         places: (B or 1, T) int64, each token's place in its document.
         runs: (B, T) int64, the number of each token's document in its row from 0; None for one document a row.
-        start: the id of [START].
-        mask: the id of [MASK].
-        end_mask: the id of [gMASK]; where both occur, this one counts.
+        start: the id of [START]; masks mean nothing without it.
+        masks: the ids of [MASK] and its like; the first in the text is the blank.
+        prior: the id of [gMASK] where it counts before other masks, wherever it stands, and positions run on after it.
         real: (B, T) bool, False for padding.
     """
 
-    def first(wanted: int) -> tuple[Tensor, Tensor]:
-        """The first place of an id, and whether there is one."""
+    def first(wanted: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The first place of any of these ids, and whether there is one."""
         none = ids.shape[1] + int(places.shape[1])
-        hits = (ids == wanted) if real is None else (ids == wanted) & real
-        found = torch.where(hits, places, none)
+        hits = torch.stack([ids == one for one in wanted]).any(0)
+        found = torch.where(hits if real is None else hits & real, places, none)
         if runs is None:
             least = found.amin(1, keepdim=True)
         else:
             least = torch.full_like(runs, none).scatter_reduce(1, runs, found, "amin").gather(1, runs)
         return least, least < none
 
-    (begin, begins), (gap, gaps), (end, ends) = first(start), first(mask), first(end_mask)
+    (begin, begins), (gap, gaps) = first([start]), first(masks)
+    end, ends = (gap, torch.zeros_like(gaps)) if prior is None else first([prior])
+    gaps, ends = gaps & begins, ends & begins
     begin = torch.where(begins, begin, 0)
     blank = torch.where(ends, end, torch.where(gaps, gap, (begin - 1).clamp(min=0)))
-    return Marks(begin, blank, (ends | ~gaps | ~begins).long())
+    return Marks(begin, blank, (ends | ~gaps).long())
