@@ -34,6 +34,11 @@ class Blanks(NamedTuple):
     targets: Tensor
     part_a: int
 
+    def single(self, runs_on: bool) -> Tensor:
+        """One position of each token, (T,), GLM-130B's: in part B that of the blank, or counted on from part A's."""
+        inside = self.positions[:, 1] > 0
+        return torch.where(inside & runs_on, torch.arange(len(self.ids)), self.positions[:, 0])
+
 
 def blank_infilling(
     ids: Sequence[int],
@@ -41,7 +46,7 @@ def blank_infilling(
     *,
     mask: int,
     start: int,
-    end: int,
+    end: int | None,
     order: Sequence[int] | None = None,
 ) -> Blanks:
     """Take spans out of a text and put them behind it.
@@ -51,7 +56,7 @@ def blank_infilling(
         spans: (first, after the last) of each span, from left to right, not overlapping.
         mask: the id of [MASK], which stands for a span in part A.
         start: the id of [START], which begins a span in part B.
-        end: the id of [END], the target after a span.
+        end: the id of [END], the target after a span; None where spans are cut off and have no end.
         order: in which order part B tells the spans, a permutation (shuffled in training); from left to right if None.
 
     Raises:
@@ -74,9 +79,10 @@ def blank_infilling(
     places = [(i, 0) for i in range(len(part_a))]
     for k in order:
         span = list(ids[slice(*spans[k])])
-        tokens += [start, *span]
-        targets += [*span, end]
-        places += [(blanks[k], i + 1) for i in range(len(span) + 1)]
+        told = span if end is None else [*span, end]
+        tokens += [start, *span][: len(told)]
+        targets += told
+        places += [(blanks[k], i + 1) for i in range(len(told))]
     return Blanks(torch.tensor(tokens), torch.tensor(places), torch.tensor(targets), len(part_a))
 
 

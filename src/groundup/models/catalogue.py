@@ -23,8 +23,8 @@ from groundup.models.configs.gemma2 import Gemma2Config
 from groundup.models.configs.gemma3 import Gemma3Config
 from groundup.models.configs.glm import GlmConfig
 from groundup.models.configs.glm4 import Glm4Config
-from groundup.models.configs.glm_2021 import GLM2021Config
 from groundup.models.configs.glm_130b import GLM130BConfig
+from groundup.models.configs.glm_2021 import GLM2021Config
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.gpt3 import GPT3Config
 from groundup.models.configs.gpt_neo import GPTNeoConfig

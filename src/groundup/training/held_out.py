@@ -8,7 +8,7 @@ import torch
 
 from groundup.data.loader import in_order
 from groundup.data.packing import Rows
-from groundup.training.objectives.objective import Objective
+from groundup.training.objectives.objective import Objective, corrupted, model_inputs
 
 
 class HeldOut:
@@ -48,12 +48,15 @@ class HeldOut:
     def _measure(self, model: Any, rows: Rows) -> tuple[float, float]:
         device = next(model.parameters()).device
         total = weight = 0.0
-        for batch in self._batches(rows):
-            batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-            batch = self.objective.prepare(batch)
-            outputs = model(batch["ids"], documents=batch.get("documents"), head=self.objective.head(batch))
-            loss, count, _ = self.objective.loss(outputs, batch)
-            total, weight = total + float(loss), weight + float(count)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what an objective takes out of the text is the same in every evaluation
+            for batch in self._batches(rows):
+                batch = corrupted(self.objective, batch)
+                batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+                batch = self.objective.prepare(batch)
+                outputs = model(batch["ids"], head=self.objective.head(batch), **model_inputs(batch))
+                loss, count, _ = self.objective.loss(outputs, batch)
+                total, weight = total + float(loss), weight + float(count)
         return total, weight
 
     def _batches(self, rows: Rows) -> Iterable[dict[str, Any]]:

@@ -33,7 +33,7 @@ SWITCHES: dict[str, Any] = {"block_position_encoding": True, "relative_encoding"
 
 
 class GLM2021Config(GPT2Config):
-    """GLM (Du et al. 2022), of 2021. Its config.json says `glm`, as GLM-4's in transformers does, and has other keys."""
+    """GLM (Du et al. 2022), of 2021. Its config.json says `glm`, as that of GLM-4 does, and has other keys."""
 
     architecture: ClassVar[str] = "GLMForConditionalGeneration"
     aliases: ClassVar[dict[str, str]] = {

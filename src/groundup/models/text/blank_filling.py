@@ -23,7 +23,7 @@ from groundup.state import RowValues, State
 
 
 class BlankFilling(CausalLM):
-    """The prompt, the blank and the positions, whatever the blocks are. `paired` and the config's ids are a family's."""
+    """The prompt, its blank and the positions, whatever the blocks are; the ids of the marks are the config's."""
 
     config: Any
 
