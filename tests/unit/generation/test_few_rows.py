@@ -85,6 +85,7 @@ OLDER = {
     "gpt_neox": {},
     "bloom": {},
     "falcon": {"num_kv_heads": 2, "new_decoder_architecture": True},
+    "glm_2021": {},
     "gptj": {"rotary_dim": 8},
     "phi": {"intermediate_size": 128, "num_key_value_heads": 2},
     "opt": {"do_layer_norm_before": False, "word_embed_proj_dim": 32},
