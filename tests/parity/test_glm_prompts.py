@@ -69,6 +69,17 @@ def test_prompts_are_seen_in_both_directions_and_answers_from_left_to_right(case
         assert_close(model(changed)[:, :11], logits[:, :11])
 
 
+def test_masks_mean_nothing_without_a_start(case):
+    model, ids, _ = case
+    text = torch.where(ids == START, 5, ids)[:3]
+    plain = torch.where(text == MASK, 6, torch.where(text == END_MASK, 7, text))
+    with torch.no_grad():
+        before = 3  # the first mask of all rows stands here or later
+        assert_close(model(text)[:, :before], model(plain)[:, :before])
+        later = model(text[:, :5])
+        assert_close(model(text)[:, :5], later)  # from left to right
+
+
 def test_several_blanks_with_positions_of_their_own():
     """A text with two blanks, as GLM is trained: the marked form of one blank is a case of it."""
     folder = FOLDER / "chatglm_6b"

@@ -129,7 +129,11 @@ class BlankInfilling(LanguageModeling):
             return "document", (spans, marks.document, None)
         if drawn < c.document + c.sentence:
             assert self.ends is not None
-            return "sentence", (sentence_spans(self.ends[ids], rng, share=c.blanked), marks.sentence, marks.end)
+            return "sentence", (
+                sentence_spans(self.ends[ids].tolist(), rng, share=c.blanked),
+                marks.sentence,
+                marks.end,
+            )
         spans = short_spans(len(ids), rng, share=c.blanked, mean=c.mean_span, longest=c.longest_span)
         return "short", (spans, marks.short, marks.end)
 
