@@ -83,7 +83,8 @@ def blank_infilling(
         tokens += [start, *span][: len(told)]
         targets += told
         places += [(blanks[k], i + 1) for i in range(len(told))]
-    return Blanks(torch.tensor(tokens), torch.tensor(places), torch.tensor(targets), len(part_a))
+    told_ids, where, wanted = (torch.tensor(values, dtype=torch.int64) for values in (tokens, places, targets))
+    return Blanks(told_ids, where.reshape(-1, 2), wanted, len(part_a))
 
 
 class Marks(NamedTuple):

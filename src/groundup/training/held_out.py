@@ -28,7 +28,7 @@ class HeldOut:
         self.batch_size, self.max_batches = batch_size, max_batches
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """Loss (nats per token), bits_per_byte where bytes are known, and each source's loss when there are several."""
+        """Loss (nats per token), bits_per_byte of text whose bytes are known, and each source's loss when there are several."""
         total, weight, total_bits, total_bytes = 0.0, 0.0, 0.0, 0.0
         numbers: dict[str, float] = {}
         for name, rows in self.sources.items():
@@ -40,7 +40,7 @@ class HeldOut:
             total_bits += loss / math.log(2)
             total_bytes += count * rows.tokens.num_bytes / max(1, len(rows.tokens))
         numbers = {"loss": total / weight if weight else math.nan, **numbers}
-        if total_bytes:
+        if total_bytes and not hasattr(self.objective, "corrupt"):  # blanks and their ends are not the text
             numbers["bits_per_byte"] = total_bits / total_bytes
         return numbers
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from groundup.base.errors import UsageError
 from groundup.data.spans import SENTENCE_ENDS, Span, last_span, sentence_spans, short_spans
-from groundup.layers.blank_infilling import Blanks, blank_infilling
+from groundup.layers.blank_infilling import blank_infilling
 from groundup.training.objectives.cross_entropy import IGNORED
 from groundup.training.objectives.language_modeling import LanguageModeling
 from groundup.training.objectives.objective import Batch
@@ -41,6 +41,18 @@ class MarkIds(NamedTuple):
     document: int
     start: int
     end: int
+
+
+class Taken(NamedTuple):
+    """What is taken out of a text."""
+
+    spans: list[Span]
+    mask: int
+    """Stands for a span."""
+    end: int | None
+    """Ends a span; None where spans are cut off."""
+    runs_on: bool
+    """Whether single positions run on in part B, or stay at the blank."""
 
 
 class BlankInfilling(LanguageModeling):
@@ -97,45 +109,39 @@ class BlankInfilling(LanguageModeling):
 
     def _row(self, ids: list[int], documents: list[int], rng: np.random.Generator) -> dict[str, Tensor]:
         """One row; padding of the text is left out."""
-        parts: list[dict[str, Tensor]] = []
-        for number, (first, last) in enumerate(_runs(documents), start=1):
-            blanks, runs_on = self._blanks(ids[first:last], rng)
-            positions = blanks.positions if self.paired else blanks.single(runs_on)
-            parts.append(
-                {
-                    "ids": blanks.ids,
-                    "labels": blanks.targets,
-                    "positions": positions,
-                    "documents": torch.full_like(blanks.ids, number),
-                    "segments": (blanks.positions[:, 1] > 0).long(),
-                }
-            )
-        if not parts:  # a row of padding alone
-            parts = [{name: torch.zeros(0, *(2,) * (name == "positions" and self.paired)).long() for name in PADDING}]
+        parts = [
+            self._document(ids[first:last], number, rng)
+            for number, (first, last) in enumerate(document_runs(documents), start=1)
+        ]
         return {name: torch.cat([part[name] for part in parts]) for name in PADDING}
 
-    def _blanks(self, ids: list[int], rng: np.random.Generator) -> tuple[Blanks, bool]:
-        """One document with blanks of one kind, and whether single positions run on in part B."""
-        kind, (spans, mask, end) = self._spans(ids, rng)
+    def _document(self, ids: list[int], number: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """One document with blanks of one kind, and what stood in them."""
+        spans, mask, end, runs_on = self._take(ids, rng)
         order = rng.permutation(len(spans)).tolist() if self.config.shuffle else None
-        made = blank_infilling(ids, spans, mask=mask, start=self.marks.start, end=end, order=order)
-        return made, kind == "document"
+        blanks = blank_infilling(ids, spans, mask=mask, start=self.marks.start, end=end, order=order)
+        return {
+            "ids": blanks.ids,
+            "labels": blanks.targets,
+            "positions": blanks.positions if self.paired else blanks.single(runs_on),
+            "documents": torch.full_like(blanks.ids, number),
+            "segments": (blanks.positions[:, 1] > 0).long(),
+        }
 
-    def _spans(self, ids: list[int], rng: np.random.Generator) -> tuple[str, tuple[list[Span], int, int | None]]:
-        """(kind, (spans, id of their blanks, id of their end))"""
+    def _take(self, ids: list[int], rng: np.random.Generator) -> Taken:
+        """Draw a kind of blanks, and the spans."""
         c, marks, drawn = self.config, self.marks, rng.random()
+        if not ids:  # of a row that is padding alone
+            return Taken([], marks.short, marks.end, False)
         if drawn < c.document:
             spans = last_span(len(ids), rng, least=c.document_least, most=c.document_most)
-            return "document", (spans, marks.document, None)
+            return Taken(spans, marks.document, None, True)
         if drawn < c.document + c.sentence:
             assert self.ends is not None
-            return "sentence", (
-                sentence_spans(self.ends[ids].tolist(), rng, share=c.blanked),
-                marks.sentence,
-                marks.end,
-            )
+            spans = sentence_spans(self.ends[ids].tolist(), rng, share=c.blanked)
+            return Taken(spans, marks.sentence, marks.end, False)
         spans = short_spans(len(ids), rng, share=c.blanked, mean=c.mean_span, longest=c.longest_span)
-        return "short", (spans, marks.short, marks.end)
+        return Taken(spans, marks.short, marks.end, False)
 
 
 PADDING = {"ids": 0, "labels": IGNORED, "positions": 0, "documents": 0, "segments": 1}
@@ -148,10 +154,13 @@ def _padded(values: Tensor, width: int, fill: int) -> Tensor:
     return out
 
 
-def _runs(documents: Sequence[int]) -> list[Span]:
-    """Where each document of a row stands: runs of equal numbers, those of padding (0) left out."""
+def document_runs(documents: Sequence[int]) -> list[Span]:
+    """Where each document of a row stands: runs of equal numbers, those of padding (0) left out; (0, 0) where that is
+    all there is.
+    """
     starts = [at for at, number in enumerate(documents) if at == 0 or number != documents[at - 1]]
-    return [(a, b) for a, b in zip(starts, [*starts[1:], len(documents)], strict=True) if documents[a] != 0]
+    runs = zip(starts, [*starts[1:], len(documents)], strict=True)
+    return [(first, last) for first, last in runs if documents[first] != 0] or [(0, 0)]
 
 
 def sentence_ends(tokenizer: Any) -> np.ndarray:
