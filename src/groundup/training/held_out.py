@@ -28,7 +28,7 @@ class HeldOut:
         self.batch_size, self.max_batches = batch_size, max_batches
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """Loss (nats per token), bits_per_byte of text whose bytes are known, and each source's loss when there are several."""
+        """Loss (nats per token), bits_per_byte of text whose bytes are known, and each source's loss of several."""
         total, weight, total_bits, total_bytes = 0.0, 0.0, 0.0, 0.0
         numbers: dict[str, float] = {}
         for name, rows in self.sources.items():
