@@ -86,8 +86,8 @@ def equal_size(model_type: str, size: Size) -> ModelConfig:
     # Parameters grow in a straight line with the width: two points give the line.
     low, high = size.width, 2 * size.width
     at_low, at_high = count(made(low)), count(made(high))
-    width = round((low + (size.parameters - at_low) * (high - low) / (at_high - at_low)) / 8) * 8
-    if width < 8:
+    width = round((low + (size.parameters - at_low) * (high - low) / (at_high - at_low)) / 64) * 64
+    if width < 64:
         raise UsageError(
             f"{model_type} has {at_low:,} parameters with a feed-forward width of {low}: it cannot have "
             f"{size.parameters:,}. Ask for more, or for a smaller width or vocabulary"

@@ -70,7 +70,7 @@ def bandwidth(clock: Callable[[], float], device: str = "cpu", megabytes: int = 
     x = torch.ones(matrix.shape[1], device=device)
     readers: list[Callable[[], Any]] = [lambda: matrix @ x, matrix.sum]
     if device == "cpu" and importlib.util.find_spec("numba"):
-        from groundup.generation.few_rows import LIKE, kernels
+        from groundup.generation.few_rows.linear import LIKE, kernels
 
         y, multiply, like = torch.empty(len(matrix)), kernels().multiply, LIKE[matrix.dtype]
         readers.append(lambda: multiply(matrix.data_ptr(), x.data_ptr(), y.data_ptr(), len(matrix), 1, len(x), like))

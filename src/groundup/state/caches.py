@@ -24,6 +24,14 @@ class KVCache:
             return k, v
         return self.k[:, :, : placement.length], self.v[:, :, : placement.length]
 
+    def claim(self, placement: Placement) -> tuple[Tensor, Tensor, int]:
+        """For a step that writes its own keys and values: both caches, (B, K, S, d), and the size of the ring; slot s
+        lies at place s mod size.
+        """
+        assert self.k is not None, "the first call goes through `update`"
+        assert self.v is not None
+        return self.k, self.v, self.max_len + 1
+
     def _allocate(self, new: Tensor) -> Tensor:
         # Zeros, not empty: a slot that no mask allows still enters the weighted sum as 0 * value. One slot more than
         # max_len takes the padding.
@@ -97,13 +105,23 @@ class RollingKVCache:
             joined = self._join(self.k, k, placement), self._join(self.v, v, placement)
         self._write(self.k, k, placement)
         self._write(self.v, v, placement)
-        self._highest = max(self._highest, placement.length)
-        if placement.real is None:
-            self._behind = max(0, self._behind - k.shape[2])
+        self._count(k.shape[2], placement)
         if placement.fresh:
             return k, v
         held = min(placement.length, self.size)
         return joined if joined is not None else (self.k[:, :, :held], self.v[:, :, :held])
+
+    def claim(self, placement: Placement) -> tuple[Tensor, Tensor, int]:
+        """As of `KVCache`, for a step of one token a row."""
+        assert self.k is not None, "the first call goes through `update`"
+        assert self.v is not None
+        self._count(1, placement)
+        return self.k, self.v, self.size
+
+    def _count(self, num_tokens: int, placement: Placement) -> None:
+        self._highest = max(self._highest, placement.length)
+        if placement.real is None:
+            self._behind = max(0, self._behind - num_tokens)
 
     def keys(self, placement: Placement) -> Tensor:
         """The slots of the keys that `update` returns, (B or 1, S) int64. A slot that a row has not reached stands for

@@ -6,9 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from groundup.generation import few_rows
-from groundup.generation.few_rows import MOST_ROWS, FewRowsBlock, FewRowsLinear, for_decoding
+from groundup.generation.few_rows import MOST_ROWS, for_decoding, view
+from groundup.generation.few_rows.attention import FewRowsAttention
+from groundup.generation.few_rows.block import FewRowsBlock
+from groundup.generation.few_rows.feed_forward import FewRowsExperts, FewRowsMLP, kind_of
+from groundup.generation.few_rows.linear import FewRowsLinear
+from groundup.generation.few_rows.norms import FewRowsNorm
 from groundup.generation.generate import generate
+from groundup.layers.activations import ACTIVATIONS, activation
+from groundup.layers.feedforward import MLP, GatedMLP
+from groundup.layers.moe.experts import Experts, GatedExperts
+from groundup.layers.moe.routing import Routing
+from groundup.layers.norms import OffsetRMSNorm, RMSNorm
 from groundup.models.catalogue import FAMILIES
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
@@ -72,7 +81,7 @@ def test_linear(rows, inputs, outputs, dtype):
 def test_steps_of_a_llama(changes, dtype):
     model = llama(dtype, **changes)
     view, plain = for_decoding(model, fewest_parameters=0), in_float32(model)
-    assert isinstance(view.blocks["0"], FewRowsBlock) == ("mlp_bias" not in changes)
+    assert isinstance(view.blocks["0"], FewRowsBlock)
     assert_same_steps(view, plain, even=True)
     assert_same_steps(view, plain, even=False)
 
@@ -92,39 +101,76 @@ OLDER = {
 }
 
 
-# Mixtures choose their weights by the data, and the first GLMs look for marks in the ids: their steps are left alone.
-LEFT_ALONE = (
-    *("gpt_oss", "deepseek_v2", "mixtral", "qwen2_moe", "qwen3_moe"),
-    *("glm_130b", "chatglm_6b"),
-)
-ELSEWHERE = (*OLDER, *LEFT_ALONE, "mamba")
+LATENT = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 64}
+LATENT |= {"kv_lora_rank": 64, "first_k_dense_replace": 1}
+# What the mixtures need besides.
+MIXTURES = {
+    "mixtral": {"num_key_value_heads": 2, "num_local_experts": 4},
+    "qwen2_moe": {"num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
+    "qwen3_moe": {"num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
+    "gpt_oss": {"num_key_value_heads": 2, "num_local_experts": 4, "head_dim": 16, "sliding_window": 4},
+    "deepseek_v2": LATENT,
+    "deepseek_v3": LATENT,
+}
+# GLM's first models attend by marks in the prompt: their attention goes step by step.
+BY_MARKS = ("glm_130b", "chatglm_6b")
+WITHOUT_ATTENTION = ("deepseek_v2", "deepseek_v3")
+ELSEWHERE = (*OLDER, *MIXTURES, *BY_MARKS, "mamba")
+# Blocks in one call: pre-norm, and nothing in them that has to ask Python.
+WHOLE = {
+    *("llama", "mistral", "qwen2", "qwen3", "phi3", "olmo", "gemma", "glm", "chatglm", "qwen", "parts"),
+    *("gpt3", "gpt_neo", "bloom"),
+}
 
 
-@pytest.mark.parametrize("family", LEFT_ALONE)
-def test_steps_of_these_are_left_alone(family):
-    config = FAMILIES[family].config
-    shape = (
-        LLAMA
-        | {"model_type": family}
-        | ({"num_key_value_heads": 2} if family in ("gpt_oss", "mixtral", "qwen2_moe", "qwen3_moe") else {})
-    )
-    model = build_model(config(**shape)).eval()
-    assert for_decoding(model, fewest_parameters=0) is model
+def kinds(view):
+    return {type(module) for module in view.modules()}
 
 
 @pytest.mark.parametrize("family", [name for name in LIKE_LLAMA if name not in ELSEWHERE])  # theirs are elsewhere
 def test_steps_of_every_family(family):
     shape = LLAMA | {"initializer_range": 0.2, "model_type": family}
     window = {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1}
-    window |= {"head_dim": 16} if family == "qwen" else {}
+    window |= {"head_dim": 16, "intermediate_size": 256} if family == "qwen" else {}
     config = FAMILIES[family].config
     torch.manual_seed(0)
     model = build_model(config(**shape | {name: v for name, v in window.items() if name in config.model_fields})).eval()
     view = for_decoding(model, fewest_parameters=0)
-    assert view is not model
-    assert isinstance(view.blocks["0"], FewRowsBlock) == (family == "llama")
+    assert {FewRowsAttention, FewRowsMLP} <= kinds(view)
+    assert (FewRowsBlock in kinds(view)) == (family in WHOLE)
     assert_same_steps(view, model, even=True)
     assert_same_steps(view, model, even=False)
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_steps_of_the_mixtures(family, dtype):
+    shape = LLAMA | {"initializer_range": 0.2, "model_type": family, "vocab_size": 2048} | MIXTURES[family]
+    torch.manual_seed(0)
+    model = build_model(FAMILIES[family].config(**shape), dtype=dtype).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    assert FewRowsExperts in kinds(view)
+    assert (FewRowsAttention in kinds(view)) == (family not in WITHOUT_ATTENTION)
+    plain = in_float32(model)
+    assert_same_steps(view, plain, even=True)
+    assert_same_steps(view, plain, even=False)
+
+
+@pytest.mark.parametrize("family", BY_MARKS)
+def test_networks_alone_where_attention_goes_by_marks(family):
+    marks = {"gmask_token_id": 2001, "bos_token_id": 2004, "mask_token_id": 2000}
+    shape = LLAMA | {"model_type": family, "vocab_size": 2048, "initializer_range": 0.2} | marks
+    torch.manual_seed(0)
+    model = build_model(FAMILIES[family].config(**shape)).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    assert FewRowsAttention not in kinds(view)
+    ids = torch.randint(0, 2000, (2, 6))
+    ids[:, 3], ids[:, 4] = 2001, 2004
+    with torch.inference_mode():
+        states = [m.make_state(2, 8) for m in (view, model)]
+        for part in (ids[:, :5], ids[:, 5:]):
+            found, want = (m(part, state=s) for m, s in zip((view, model), states, strict=True))
+            torch.testing.assert_close(found, want, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", OLDER)
@@ -134,7 +180,8 @@ def test_steps_of_the_older_families(family):
     torch.manual_seed(0)
     model = build_model(FAMILIES[family].config(**shape | OLDER[family])).eval()
     view = for_decoding(model, fewest_parameters=0)
-    assert isinstance(view.blocks["0"].attn.q_proj, FewRowsLinear)
+    assert FewRowsAttention in kinds(view)
+    assert (FewRowsBlock in kinds(view)) == (family in WHOLE)
     assert_same_steps(view, model, even=True)
     assert_same_steps(view, model, even=False)
 
@@ -189,7 +236,7 @@ def test_the_low_rank_networks_of_later_rwkv_stay_as_they_are(family):
 def test_steps_of_a_gpt2():
     model = gpt2()
     view = for_decoding(model, fewest_parameters=0)
-    assert isinstance(view.blocks["0"].attn.q_proj, FewRowsLinear)
+    assert isinstance(view.blocks["0"], FewRowsBlock)
     assert_same_steps(view, model, even=True)
 
 
@@ -264,14 +311,22 @@ def test_small_models_and_observed_models_are_left_alone():
     assert for_decoding(model, fewest_parameters=0) is not model
 
 
+def test_a_process_that_decodes_much_uses_it_for_small_models_too(monkeypatch):
+    model = llama()
+    monkeypatch.setattr(view, "_loaded", False)
+    assert for_decoding(model) is model
+    view.load()
+    assert for_decoding(model) is not model
+
+
 def test_generate_takes_it_and_gives_the_same(monkeypatch):
     model = llama("bfloat16")
     prompts = ["Hello", "a longer prompt", "x"]
     options = {"temperature": 0, "max_new_tokens": 12, "logprobs": True}
     want = generate(in_float32(model), Bytes(), prompts, **options)
     made = []
-    monkeypatch.setattr(few_rows, "FEWEST_PARAMETERS", 0)
-    monkeypatch.setattr(few_rows.FewRowsBlock, "__init__", counted(few_rows.FewRowsBlock.__init__, made))
+    monkeypatch.setattr(view, "FEWEST_PARAMETERS", 0)
+    monkeypatch.setattr(FewRowsBlock, "__init__", counted(FewRowsBlock.__init__, made))
     found = generate(model, Bytes(), prompts, **options)
     assert len(made) == 2
     assert [one.ids for one in found] == [one.ids for one in want]
@@ -317,3 +372,84 @@ def test_threads_may_decode_at_once():
     assert len(results) == 3
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+
+
+ACTIVATIONS_KNOWN = ("relu", "relu2", "gelu", "gelu_new", "silu")
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS_KNOWN)
+@pytest.mark.parametrize("gated", [True, False])
+def test_networks_of_every_known_activation(name, gated):
+    torch.manual_seed(0)
+    mlp = (GatedMLP if gated else MLP)(64, 128, activation(name), bias=True)
+    with torch.inference_mode():
+        for rows in (1, 7):
+            x = 3 * torch.randn(rows, 1, 64)
+            torch.testing.assert_close(FewRowsMLP(mlp)(x), mlp(x), atol=2e-6, rtol=1e-5)
+        x[0, 0, 3] = torch.nan
+        assert FewRowsMLP(mlp)(x)[0].isnan().all()
+
+
+def test_an_unknown_activation_is_not_taken():
+    assert [kind_of(ACTIVATIONS[name]) > 0 for name in ACTIVATIONS_KNOWN] == [True] * len(ACTIVATIONS_KNOWN)
+    assert [kind_of(ACTIVATIONS[name]) for name in ("mish", "tanh", "sigmoid", "linear")] == [0] * 4
+
+
+@pytest.mark.parametrize("make", [RMSNorm, OffsetRMSNorm])
+def test_norms(make):
+    torch.manual_seed(0)
+    norm = make(96)
+    nn.init.normal_(norm.weight)
+    with torch.inference_mode():
+        for shape in ((1, 1, 96), (3, 1, 96), (MOST_ROWS + 1, 1, 96), (2, 5, 96)):
+            x = 10 * torch.randn(shape)
+            torch.testing.assert_close(FewRowsNorm(norm)(x), norm(x))
+
+
+@pytest.mark.parametrize("make", [Experts, GatedExperts])
+def test_experts_of_places_that_are_empty(make):
+    """Expert 4 of 4 stands for none: a token may have two experts, one, or none at all."""
+    torch.manual_seed(0)
+    experts = make(4, 64, 128, bias=True)
+    nn.init.normal_(experts.down_proj.bias)
+    chosen = torch.tensor([[3, 0], [4, 2], [4, 4]])
+    weights = torch.rand(3, 2).masked_fill(chosen == 4, 0)
+    routing = Routing(chosen, weights, torch.rand(3, 4), 4, complete=False)
+    x = torch.randn(3, 64)
+    with torch.inference_mode():
+        found = FewRowsExperts(experts)(x, routing)
+        torch.testing.assert_close(found, experts(x, routing), atol=1e-6, rtol=1e-5)
+    assert not found[2].any()
+
+
+def test_queries_beyond_the_length_of_training_are_sharpened():
+    """Qwen 1's factor begins at a length: steps before it are compiled, steps behind it are left to the model."""
+    torch.manual_seed(0)
+    shape = LLAMA | {"initializer_range": 0.3, "head_dim": 16, "intermediate_size": 256, "seq_length": 6}
+    model = build_model(FAMILIES["qwen"].config(**shape, use_logn_attn=True, use_dynamic_ntk=False)).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    ids = torch.randint(0, 258, (2, 12))
+    with torch.inference_mode():
+        states = [m.make_state(2, 12) for m in (view, model)]
+        for t in range(12):
+            found, want = (m(ids[:, t : t + 1], state=s) for m, s in zip((view, model), states, strict=True))
+            torch.testing.assert_close(found, want, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("spare", [0, 3])
+def test_a_window_that_rolls(spare):
+    """Slots wrap around, rows of different lengths have their own, and what was forgotten is written over."""
+    torch.manual_seed(0)
+    model = build_model(FAMILIES["mistral"].config(**LLAMA | {"initializer_range": 0.3}, sliding_window=4)).eval()
+    view = for_decoding(model, fewest_parameters=0)
+    ids, documents = torch.randint(0, 258, (2, 30)), torch.tensor([[0, 0, 1], [1, 1, 1]])
+    with torch.inference_mode():
+        states = [m.make_state(2, 40, spare=spare) for m in (view, model)]
+        for m, state in zip((view, model), states, strict=True):
+            m(ids[:, :3], documents=documents, state=state)
+        for t in range(3, 30):
+            if spare and t % 9 == 0:
+                for state in states:
+                    state.trim(2)
+            found, want = (m(ids[:, t : t + 1], state=s) for m, s in zip((view, model), states, strict=True))
+            torch.testing.assert_close(found, want, atol=2e-5, rtol=1e-4)

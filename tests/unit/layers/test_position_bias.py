@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from groundup.generation.few_rows import for_decoding, is_standard
+from groundup.generation.few_rows import for_decoding
+from groundup.generation.few_rows.attention import attends_plainly
 from groundup.layers.attention import Attention
 from groundup.layers.context import Context
 from groundup.layers.masks import Bidirectional, Causal
@@ -150,9 +151,10 @@ def test_compiled_blocks_give_the_same_gradients(model):
     assert_close({name: p.grad for name, p in model.named_parameters()}, expected[1], atol=1e-5, rtol=1e-4)
 
 
-def test_decoding_kernels_step_aside(model):
+def test_decoding_kernels_know_alibi_and_step_aside_for_others(model):
     pytest.importorskip("numba")
-    assert not is_standard(model.blocks["0"])
+    attn = model.blocks["0"].attn
+    assert attends_plainly(attn) == (type(attn.position_bias) is ALiBi and attn.q_proj.in_features % 64 == 0)
     view = for_decoding(model, fewest_parameters=0)
     states = [m.make_state(2, 12) for m in (model, view)]
     with torch.inference_mode():

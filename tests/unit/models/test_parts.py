@@ -160,11 +160,22 @@ def test_the_recipe_trains_with_any_part_exchanged(tmp_path, capsys):
     assert "Did you mean `alibi`" in capsys.readouterr().err
 
 
-def test_the_default_decodes_with_the_compiled_step():
+def test_which_choices_decode_with_compiled_steps():
+    """Blocks in one call where they are pre-norm, part by part elsewhere; attention only where every earlier token is
+    seen.
+    """
     pytest.importorskip("numba")
-    from groundup.generation.few_rows import is_standard
+    from groundup.generation.few_rows import for_decoding
 
-    assert is_standard(Parts(PartsConfig(hidden_size=128, intermediate_size=192, num_hidden_layers=1)).blocks["0"])
-    for change in ({"positions": "alibi"}, {"residual": "post"}, {"norm": "layernorm"}, {"mask": "prefix"}):
-        config = PartsConfig(**{"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1, **change})
-        assert not is_standard(Parts(config).blocks["0"]), change
+    shape = {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1, "vocab_size": 2048}
+    for change, whole, attention in (
+        ({}, True, True),
+        ({"norm": "layernorm"}, True, True),
+        ({"positions": "alibi"}, True, True),
+        ({"residual": "post"}, False, True),
+        ({"positions": "t5"}, False, False),
+        ({"mask": "prefix"}, False, False),
+    ):
+        block = for_decoding(Parts(PartsConfig(**{**shape, **change})), fewest_parameters=0).blocks["0"]
+        assert (type(block).__name__ == "FewRowsBlock") == whole, change
+        assert (type(block.attn).__name__ == "FewRowsAttention") == attention, change

@@ -11,7 +11,8 @@ from toy import ToyLoader, ToyModel, toy_rows
 
 from groundup.layers.attention import AttentionCore
 from groundup.layers.masks import Mask
-from groundup.layers.norms import RMSNorm
+from groundup.layers.norms import OffsetRMSNorm, RMSNorm
+from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.hub import build_model
@@ -23,7 +24,7 @@ from groundup.training.kernels.attention import TiledCore, tiled_attention
 from groundup.training.kernels.embedding import Lookup
 from groundup.training.kernels.gelu import gelu_tanh, gelu_tanh_to_fuse
 from groundup.training.kernels.install import accelerated
-from groundup.training.kernels.rms_norm import FasterRMSNorm
+from groundup.training.kernels.rms_norm import FasterOffsetRMSNorm, FasterRMSNorm
 from groundup.training.objectives.cross_entropy import IGNORED
 from groundup.training.objectives.language_modeling import LanguageModeling
 
@@ -34,6 +35,10 @@ GPT2 = GPT2Config(
 LLAMA = LlamaConfig(
     vocab_size=17, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=12,
+)  # fmt: skip
+GEMMA = GemmaConfig(
+    vocab_size=17, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, head_dim=4,
+    num_key_value_heads=1, max_position_embeddings=12,
 )  # fmt: skip
 DOCUMENTS = torch.tensor([[1] * 5 + [2] * 7, [0] * 3 + [1] * 9, [1] * 12])
 
@@ -124,10 +129,11 @@ def test_gelu_is_torchs(gelu):
     torch.testing.assert_close(torch.autograd.grad(found.sum(), extreme)[0], torch.tensor([0, 0, 0.5, 1, 1]))
 
 
-def test_rms_norm_is_the_modules():
-    norm = RMSNorm(6, eps=1e-3)
+@pytest.mark.parametrize(("kind", "ours"), [(RMSNorm, FasterRMSNorm), (OffsetRMSNorm, FasterOffsetRMSNorm)])
+def test_rms_norm_is_the_modules(kind, ours):
+    norm = kind(6, eps=1e-3)
     norm.weight.data.uniform_(0.5, 2)
-    faster = FasterRMSNorm(6, eps=1e-3)
+    faster = ours(6, eps=1e-3)
     faster.weight = norm.weight
     x = torch.randn(3, 4, 6, requires_grad=True)
     torch.testing.assert_close(faster(x), norm(x))
@@ -148,7 +154,7 @@ def test_an_embeddings_gradient_is_summed_in_fp32():
     torch.testing.assert_close(found.float(), torch.tensor([[0.0], [4000.0], [1.0]]).expand(3, 4), rtol=4e-3, atol=0)
 
 
-@pytest.mark.parametrize("config", [GPT2, LLAMA], ids=["gpt2", "llama"])
+@pytest.mark.parametrize("config", [GPT2, LLAMA, GEMMA], ids=["gpt2", "llama", "gemma"])
 @pytest.mark.parametrize("documents", [None, DOCUMENTS], ids=["plain", "documents"])
 def test_whole_models_keep_their_logits_and_gradients(config, documents):
     model = build_model(config).train()
@@ -163,7 +169,8 @@ def test_whole_models_keep_their_logits_and_gradients(config, documents):
         found = results()
         kinds = graph_names(found[0])
     assert any("groundup_attention" in kind for kind in kinds) == (documents is None)
-    assert kinds & {"_GELUBackward", "_RMSNormBackward"}
+    known = {"gpt2": {"_GELUBackward"}, "llama": {"_RMSNormBackward"}, "gemma": {"_GELUBackward", "_RMSNormBackward"}}
+    assert known[config.model_type] <= kinds
     torch.testing.assert_close(found, wanted)
 
 

@@ -66,7 +66,8 @@ def grouped_product(x: Tensor, weight: Tensor, sizes: Tensor) -> Tensor:
     # for the few rows of a step an operator of its own costs more than the products
     runs = [(e, size) for e, size in enumerate(sizes.tolist()) if size]
     rows = x.split([size for _, size in runs])
-    return torch.cat([part @ weight[e].T for part, (e, _) in zip(rows, runs, strict=True)])
+    # and weights may be stored in fewer bits than what is computed with (`generation.few_rows`)
+    return torch.cat([part @ weight[e].T.to(part.dtype) for part, (e, _) in zip(rows, runs, strict=True)])
 
 
 @torch.library.custom_op("groundup::grouped_product", mutates_args=())

@@ -10,12 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from groundup.layers.attention import AttentionCore
-from groundup.layers.feedforward import MLP
-from groundup.layers.norms import RMSNorm
+from groundup.layers.feedforward import MLP, GatedMLP
+from groundup.layers.norms import OffsetRMSNorm, RMSNorm
 from groundup.training.kernels.attention import TiledCore
 from groundup.training.kernels.embedding import Lookup
 from groundup.training.kernels.gelu import gelu_tanh, gelu_tanh_to_fuse
-from groundup.training.kernels.rms_norm import FasterRMSNorm
+from groundup.training.kernels.rms_norm import FasterOffsetRMSNorm, FasterRMSNorm
 from groundup.training.objectives.cross_entropy import FUSED, loss_and_gradient
 
 
@@ -52,7 +52,9 @@ def faster(module: nn.Module, compiled: bool) -> Iterator[tuple[str, Any]]:
         yield "__class__", Lookup
     elif type(module) is RMSNorm and not compiled:
         yield "__class__", FasterRMSNorm
-    elif type(module) is MLP and is_gelu_tanh(module.act):
+    elif type(module) is OffsetRMSNorm and not compiled:
+        yield "__class__", FasterOffsetRMSNorm
+    elif type(module) in (MLP, GatedMLP) and is_gelu_tanh(module.act):
         yield "act", gelu_tanh_to_fuse if compiled else gelu_tanh
 
 

@@ -13,17 +13,31 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from groundup.layers.norms import RMSNorm
+from groundup.layers.norms import OffsetRMSNorm, RMSNorm
 
 
 class FasterRMSNorm(RMSNorm):
     """RMSNorm with the backward pass above, in fp32 and fp64: (..., D) -> (..., D)"""
 
     def forward(self, x: Tensor) -> Tensor:
-        plain = x.dtype in (torch.float32, torch.float64) and x.dtype == self.weight.dtype
-        if plain and torch.is_grad_enabled() and x.requires_grad:
+        if pays(x, self.weight):
             return _RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[return-value]
         return super().forward(x)
+
+
+class FasterOffsetRMSNorm(OffsetRMSNorm):
+    """OffsetRMSNorm with it: w is 1 + weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if pays(x, self.weight):
+            return _RMSNorm.apply(x, 1 + self.weight, self.eps)  # type: ignore[return-value]
+        return super().forward(x)
+
+
+def pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether there will be a backward pass, in a type that is exact enough for it."""
+    plain = x.dtype in (torch.float32, torch.float64) and x.dtype == weight.dtype
+    return plain and torch.is_grad_enabled() and x.requires_grad
 
 
 class _RMSNorm(torch.autograd.Function):
