@@ -94,7 +94,6 @@ OLDER = {
     "gpt_neox": {},
     "bloom": {},
     "falcon": {"num_kv_heads": 2, "new_decoder_architecture": True},
-    "glm_2021": {},
     "gptj": {"rotary_dim": 8},
     "phi": {"intermediate_size": 128, "num_key_value_heads": 2},
     "opt": {"do_layer_norm_before": False, "word_embed_proj_dim": 32},
@@ -113,7 +112,7 @@ MIXTURES = {
     "deepseek_v3": LATENT,
 }
 # GLM's first models attend by marks in the prompt: their attention goes step by step.
-BY_MARKS = ("glm_130b", "chatglm_6b")
+BY_MARKS = ("glm_2021", "glm_130b", "chatglm_6b")
 WITHOUT_ATTENTION = ("deepseek_v2", "deepseek_v3")
 ELSEWHERE = (*OLDER, *MIXTURES, *BY_MARKS, "mamba")
 # Blocks in one call: pre-norm, and nothing in them that has to ask Python.
@@ -160,8 +159,9 @@ def test_steps_of_the_mixtures(family, dtype):
 def test_networks_alone_where_attention_goes_by_marks(family):
     marks = {"gmask_token_id": 2001, "bos_token_id": 2004, "mask_token_id": 2000}
     shape = LLAMA | {"model_type": family, "vocab_size": 2048, "initializer_range": 0.2} | marks
+    config = FAMILIES[family].config
     torch.manual_seed(0)
-    model = build_model(FAMILIES[family].config(**shape)).eval()
+    model = build_model(config(**{name: value for name, value in shape.items() if name not in config.fixed})).eval()
     view = for_decoding(model, fewest_parameters=0)
     assert FewRowsAttention not in kinds(view)
     ids = torch.randint(0, 2000, (2, 6))
