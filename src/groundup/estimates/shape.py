@@ -124,7 +124,7 @@ class Shape:
         hidden, heads = read.number("hidden_size", "n_embd"), read.number("num_attention_heads", "n_head")
         intermediate = read.optional("intermediate_size") or read.optional("n_inner")
         intermediate = intermediate or read.optional("moe_intermediate_size")
-        if intermediate is None and not gpt2:
+        if intermediate is None and family not in FOUR_TIMES:
             raise UsageError("the config lacks `intermediate_size`")
         if intermediate is not None and family == "qwen":
             intermediate //= 2  # told for both halves together
@@ -141,13 +141,13 @@ class Shape:
             head_dim=head_dim,
             context=context,
             tied=bool(read.optional("tie_word_embeddings", family in TIED)),
-            learned_positions=context if gpt2 else 0,
+            learned_positions=context if gpt2 else 2 * (context + 1) if family == "glm_2021" else 0,
             attention_bias=bool(read.optional("attention_bias", gpt2 or family in BIASED))
             or family in BIASED_QUERIES
             or (family == "chatglm" and bool(read.optional("mlp_bias"))),
             mlp_bias=bool(read.optional("mlp_bias", gpt2 or family in FIRST_GLM)),
             layer_norm=gpt2 or family in FIRST_GLM,
-            gated=not gpt2 and family != "chatglm_6b",
+            gated=family not in (*FOUR_TIMES, "chatglm_6b"),
             out_bias=bool(read.optional("mlp_bias")) if family in OWN_OUT_BIAS else None,
             block_norms=4 if family in SANDWICH else 2,
             norm_width=0 if family == "olmo" else None,
@@ -167,14 +167,17 @@ KNOWN = (
     *HYBRID,
     *("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "openelm", "parts", "phi3", "qwen2", "qwen3"),
     *("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"),
-    *("glm_130b", "chatglm_6b", "chatglm", "glm", "glm4", "gemma2", "gemma3_text", "qwen"),
+    *("glm_2021", "glm_130b", "chatglm_6b", "chatglm", "glm", "glm4", "gemma2", "gemma3_text", "qwen"),
 )
 """The families whose parts are counted here."""
 
-RENAMED = ("qwen", "chatglm", "chatglm_6b", "glm_130b")
+RENAMED = ("qwen", "chatglm", "chatglm_6b", "glm_130b", "glm_2021")
 """Families whose config.json has names of its own."""
 
-FIRST_GLM = ("glm_130b", "chatglm_6b")
+FOUR_TIMES = ("gpt2", "glm_2021")
+"""Families whose MLP has four times the width of the stream, without a gate, unless a config says otherwise."""
+
+FIRST_GLM = ("glm_2021", "glm_130b", "chatglm_6b")
 """Families with LayerNorm and biases in every layer."""
 
 TIED = ("gpt2", "gemma", "gemma2", "gemma3_text", "minicpm", *FIRST_GLM)

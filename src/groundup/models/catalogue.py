@@ -24,6 +24,7 @@ from groundup.models.configs.gemma3 import Gemma3Config
 from groundup.models.configs.glm import GlmConfig
 from groundup.models.configs.glm4 import Glm4Config
 from groundup.models.configs.glm_130b import GLM130BConfig
+from groundup.models.configs.glm_2021 import GLM2021Config
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.gpt3 import GPT3Config
 from groundup.models.configs.gpt_neo import GPTNeoConfig
@@ -91,6 +92,7 @@ FAMILIES: dict[str, Family] = {
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
     "gemma2": Family(Gemma2Config, "groundup.models.text.gemma2:Gemma2"),
     "gemma3_text": Family(Gemma3Config, "groundup.models.text.gemma3:Gemma3"),
+    "glm_2021": Family(GLM2021Config, "groundup.models.text.glm_2021:GLM2021"),
     "glm_130b": Family(GLM130BConfig, "groundup.models.text.glm_130b:GLM130B"),
     "chatglm_6b": Family(ChatGLM6BConfig, "groundup.models.text.chatglm_6b:ChatGLM6B"),
     "chatglm": Family(ChatGLMConfig, "groundup.models.text.chatglm:ChatGLM"),
@@ -154,6 +156,9 @@ def config_from_hf(values: dict[str, Any]) -> ModelConfig:
     if any(f.config.whole == model_type for f in FAMILIES.values()):
         values = text_part(values)
         model_type = values["model_type"]
+    for config in (ChatGLM6BConfig, GLM2021Config):  # whose files bear the name of another family
+        if config.reads(values):
+            model_type = config.family()
     return family(model_type).config.from_hf(values)
 
 

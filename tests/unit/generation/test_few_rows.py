@@ -112,7 +112,7 @@ MIXTURES = {
     "deepseek_v3": LATENT,
 }
 # GLM's first models attend by marks in the prompt: their attention goes step by step.
-BY_MARKS = ("glm_130b", "chatglm_6b")
+BY_MARKS = ("glm_2021", "glm_130b", "chatglm_6b")
 WITHOUT_ATTENTION = ("deepseek_v2", "deepseek_v3")
 ELSEWHERE = (*OLDER, *MIXTURES, *BY_MARKS, "mamba", "mamba2")
 # Blocks in one call: pre-norm, and nothing in them that has to ask Python.
@@ -159,8 +159,9 @@ def test_steps_of_the_mixtures(family, dtype):
 def test_networks_alone_where_attention_goes_by_marks(family):
     marks = {"gmask_token_id": 2001, "bos_token_id": 2004, "mask_token_id": 2000}
     shape = LLAMA | {"model_type": family, "vocab_size": 2048, "initializer_range": 0.2} | marks
+    config = FAMILIES[family].config
     torch.manual_seed(0)
-    model = build_model(FAMILIES[family].config(**shape)).eval()
+    model = build_model(config(**{name: value for name, value in shape.items() if name not in config.fixed})).eval()
     view = for_decoding(model, fewest_parameters=0)
     assert FewRowsAttention not in kinds(view)
     ids = torch.randint(0, 2000, (2, 6))
