@@ -138,8 +138,10 @@ def test_older_spellings_of_the_config_load_alike(pair):
     config = json.loads(path.read_text())
     config["torch_dtype"] = config.pop("dtype")
     rope = config.pop("rope_parameters", None)
+    if rope is not None and "full_attention" in rope and reference.local_theta is None:
+        config["rope_parameters"], rope = rope, None
     if rope is not None and "full_attention" in rope:  # one theta stood beside another
-        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        config[reference.local_theta] = rope["sliding_attention"]["rope_theta"]
         rope = rope["full_attention"]
     if rope is not None:
         on_top = {"rope_theta", "partial_rotary_factor"} & set(rope)
@@ -153,6 +155,8 @@ def test_older_spellings_of_the_config_load_alike(pair):
 
 def without_older_words(value):
     """transformers keeps `type` beside `rope_type`, and what a file says although it is the usual value."""
+    if isinstance(value, dict) and "full_attention" in value:
+        return {kind: without_older_words(rope) for kind, rope in value.items()}
     if not isinstance(value, dict) or "rope_type" not in value:
         return value
     usual = {"beta_fast": 32, "beta_slow": 1, "type": value["rope_type"]}

@@ -14,6 +14,7 @@ from groundup.models.configs.bengio import BengioConfig
 from groundup.models.configs.bloom import BloomConfig
 from groundup.models.configs.chatglm import ChatGLMConfig
 from groundup.models.configs.chatglm_6b import ChatGLM6BConfig
+from groundup.models.configs.cohere2 import Cohere2Config
 from groundup.models.configs.deepseek_v2 import DeepseekV2Config
 from groundup.models.configs.deepseek_v3 import DeepseekV3Config
 from groundup.models.configs.elmo import ElmoConfig
@@ -38,6 +39,7 @@ from groundup.models.configs.mixtral import MixtralConfig
 from groundup.models.configs.ngram import NGramConfig
 from groundup.models.configs.olmo import OlmoConfig
 from groundup.models.configs.olmo2 import Olmo2Config
+from groundup.models.configs.olmo3 import Olmo3Config
 from groundup.models.configs.openai_gpt import OpenAIGPTConfig
 from groundup.models.configs.opt import OPTConfig
 from groundup.models.configs.parts import PartsConfig
@@ -79,6 +81,7 @@ FAMILIES: dict[str, Family] = {
     "phi": Family(PhiConfig, "groundup.models.text.phi:Phi"),
     "gpt_oss": Family(GptOssConfig, "groundup.models.text.gpt_oss:GptOss"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
+    "cohere2": Family(Cohere2Config, "groundup.models.text.cohere2:Cohere2"),
     "deepseek_v2": Family(DeepseekV2Config, "groundup.models.text.deepseek_v2:DeepseekV2"),
     "deepseek_v3": Family(DeepseekV3Config, "groundup.models.text.deepseek_v3:DeepseekV3"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
@@ -95,6 +98,7 @@ FAMILIES: dict[str, Family] = {
     "olmo": Family(OlmoConfig, "groundup.models.text.olmo:Olmo"),
     "mixtral": Family(MixtralConfig, "groundup.models.text.mixtral:Mixtral"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
+    "olmo3": Family(Olmo3Config, "groundup.models.text.olmo3:Olmo3"),
     "parts": Family(PartsConfig, "groundup.models.text.parts:Parts"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen": Family(QwenConfig, "groundup.models.text.qwen:Qwen"),
