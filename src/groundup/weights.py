@@ -58,18 +58,20 @@ class Transpose:
 
 
 class Fused:
-    """One tensor of theirs holds several of ours, one after another along dimension 0."""
+    """One tensor of theirs holds several of ours, one after another along a dimension: 0, or 1 where experts are
+    stacked along the first.
+    """
 
-    def __init__(self, *sizes: int):
-        self.sizes = sizes
+    def __init__(self, *sizes: int, dim: int = 0):
+        self.sizes, self.dim = sizes, dim
 
     def load(self, tensors: list[Tensor]) -> list[Tensor]:
         """Split."""
-        return list(tensors[0].split(self.sizes))
+        return list(tensors[0].split(self.sizes, dim=self.dim))
 
     def save(self, tensors: list[Tensor]) -> list[Tensor]:
         """Join."""
-        return [torch.cat(tensors)]
+        return [torch.cat(tensors, dim=self.dim)]
 
 
 class FusedHeads:
@@ -209,9 +211,9 @@ class WeightMap:
             for side, index in ((filled.theirs, self._by_their_module), (filled.ours, self._by_our_module)):
                 index.update({module: (filled, place) for place, module in enumerate(side)})
 
-    def plus(self, *rules: Rule) -> "WeightMap":
-        """With more rules: what a family has besides its ancestor."""
-        return WeightMap(*self._rules, *rules, prefix=self.prefix, ignore=self.ignore, **self._sizes)
+    def plus(self, *rules: Rule, ignore: tuple[str, ...] = ()) -> "WeightMap":
+        """With more rules, and more to ignore: what a family has besides its ancestor. A later rule wins."""
+        return WeightMap(*self._rules, *rules, prefix=self.prefix, ignore=self.ignore + ignore, **self._sizes)
 
     def match_theirs(self, names: Iterable[str]) -> list[Pair]:
         """The pairs that a checkpoint with these names holds; a `CheckpointError` names what no rule knows."""

@@ -22,6 +22,7 @@ from groundup.models.configs.falcon import FalconConfig
 from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gemma2 import Gemma2Config
 from groundup.models.configs.gemma3 import Gemma3Config
+from groundup.models.configs.gemma4 import Gemma4Config
 from groundup.models.configs.glm import GlmConfig
 from groundup.models.configs.glm4 import Glm4Config
 from groundup.models.configs.glm_130b import GLM130BConfig
@@ -87,6 +88,7 @@ FAMILIES: dict[str, Family] = {
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
     "gemma2": Family(Gemma2Config, "groundup.models.text.gemma2:Gemma2"),
     "gemma3_text": Family(Gemma3Config, "groundup.models.text.gemma3:Gemma3"),
+    "gemma4_text": Family(Gemma4Config, "groundup.models.text.gemma4:Gemma4"),
     "glm_130b": Family(GLM130BConfig, "groundup.models.text.glm_130b:GLM130B"),
     "chatglm_6b": Family(ChatGLM6BConfig, "groundup.models.text.chatglm_6b:ChatGLM6B"),
     "chatglm": Family(ChatGLMConfig, "groundup.models.text.chatglm:ChatGLM"),

@@ -35,8 +35,9 @@ def resize_embeddings(model: "CausalLM", size: int, learned: int | None = None) 
         raise UsageError("the whole model is needed: this part of it has no embedding or no head")
     tied = model.lm_head.weight is model.embed.tokens.weight
     head = model.lm_head
-    model.embed.tokens.weight = _longer(model.embed.tokens.weight, size, learned)
-    model.embed.tokens.num_embeddings = size
+    for table in model.embed.tables:
+        table.weight = _longer(table.weight, size, learned)
+        table.num_embeddings = size
     head.weight = model.embed.tokens.weight if tied else _longer(head.weight, size, learned)
     head.out_features = size
     if head.bias is not None:
