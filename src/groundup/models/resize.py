@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
 
 
+ROWS = ("vocab_size", "vocab_size_per_layer_input")
+"""Fields that tell how many rows the tables of ids have."""
+
+
 def resize_embeddings(model: "CausalLM", size: int, learned: int | None = None) -> None:
     """Give the model `size` token ids; the rows of new ones are the mean of those that were learned.
 
@@ -42,7 +46,8 @@ def resize_embeddings(model: "CausalLM", size: int, learned: int | None = None) 
     head.out_features = size
     if head.bias is not None:
         head.bias = _longer(head.bias, size, learned)
-    model.config = model.config.model_copy(update={"vocab_size": size})
+    told = [name for name in ROWS if getattr(model.config, name, None) is not None]
+    model.config = model.config.model_copy(update=dict.fromkeys(told, size))
 
 
 @torch.no_grad()

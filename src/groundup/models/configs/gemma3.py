@@ -64,7 +64,9 @@ class Gemma3Config(Gemma2Config):
         """Rotary settings come for each kind of layer, or as one theta beside another for windows."""
         values = one_rope(super().translate(values), "rope_local_base_freq", 10_000.0)
         if values.get("attn_logit_softcapping"):
-            raise CheckpointError("config.json: attn_logit_softcapping does nothing in gemma3_text models: remove it")
+            raise CheckpointError(
+                f"config.json: attn_logit_softcapping does nothing in {cls.family()} models: remove it"
+            )
         return values | {"rope_parameters": {"rope_theta": 1_000_000.0} | dict(values.get("rope_parameters") or {})}
 
     def to_hf(self) -> dict[str, Any]:
