@@ -24,6 +24,7 @@ class Reference:
         theirs_count: whether transformers builds the published sizes too.
         model_type: the family, where the file cannot be called by its name.
         older: keys inside rope_parameters -> how older config.json call them, where not by the same name.
+        local_theta: how older config.json call the theta of layers with a window; None where they say no such thing.
         takes_positions: whether transformers takes position_ids; else it counts along the attention mask.
         trims: whether a state of this family can be trimmed.
         packs: whether a row may hold several documents.
@@ -42,6 +43,7 @@ class Reference:
     theirs_count: bool = True
     model_type: str | None = None
     older: dict[str, str] = field(default_factory=dict)
+    local_theta: str | None = "rope_local_base_freq"
     takes_positions: bool = True
     trims: bool = True
     packs: bool = True

@@ -319,6 +319,28 @@ def test_layers_of_different_widths_keep_different_numbers_of_keys(tmp_path):
     assert memory.activation_memory(model.config, **settings) == sum(blocks) + ends
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "name", [name for kind in ("olmo3", "cohere2", "gemma4_text") for name in REFERENCES[kind].cases]
+)
+def test_families_with_windows(name, tmp_path):
+    """Parameters, operations and cached bytes of each family's tiny models, whose layers may differ in their heads."""
+    model = make_ours(name, tmp_path)
+    assert params.count_parameters(model.config) == model.num_parameters()
+    assert params.count_parameters(model.config.to_hf()) == model.num_parameters()
+    counted = [(a, b) for a, b, copies, _ in memory.matrix_shapes(model.config) for _ in range(copies)]
+    assert sorted(counted) == sorted(tuple(p.shape) for p in model.parameters() if p.ndim == 2)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(ids())
+    experts = getattr(model.config, "top_k_experts", None) or 0
+    weighing = 2 * 24 * model.config.hidden_size * experts * mixtures(model)
+    assert flops.flops(model.config, seq_len=12, batch=2).forward == counter.get_total_flops() - weighing
+    state = model.make_state(batch=2, max_len=4)  # no longer than a window: every layer keeps all
+    model(ids(length=4), state=state)
+    estimate = memory.inference_memory(model.config, batch=2, seq_len=4, dtype="fp32")
+    assert estimate.kv_cache == state.nbytes * 4 // 5  # one place more takes the padding
+
+
 @pytest.mark.parametrize(
     ("name", "billions"),
     [
@@ -329,6 +351,7 @@ def test_layers_of_different_widths_keep_different_numbers_of_keys(tmp_path):
         ("qwen3-30b-a3b", 3.3),
         ("qwen3-235b-a22b", 22),
         ("deepseek-v2", 21),
+        ("gemma-4-26b-a4b-text", 3.8),
         ("deepseek-v3", 37),
         ("glam-64b-64e", 96.6),
         ("qwen3.5-122b-a10b", 10),
@@ -341,9 +364,8 @@ def test_active_parameters_are_the_published_ones(name, billions):
     assert active / 1e9 == pytest.approx(billions, rel=0.03)
     with torch.device("meta"):
         model = model_class(config)(config)
-    idle = sum(
-        p.numel() * (1 - config.num_experts_per_tok / len(p)) for n, p in model.named_parameters() if ".experts." in n
-    )
+    chosen = getattr(config, "num_experts_per_tok", None) or config.top_k_experts
+    idle = sum(p.numel() * (1 - chosen / len(p)) for n, p in model.named_parameters() if ".experts." in n)
     assert active == model.num_parameters() - round(idle)
 
 

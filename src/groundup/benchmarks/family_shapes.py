@@ -36,6 +36,7 @@ SHARED = {"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediat
 OWN: dict[str, dict[str, Any]] = {
     **{key: {"head_dim": 32} for key in ("chatglm", "glm", "glm4", "qwen")},
     **{key: {"head_dim": 32, "query_pre_attn_scalar": 32} for key in ("gemma2", "gemma3_text")},
+    "gemma4_text": {"head_dim": 32, "num_key_value_heads": 4},
     "deepseek_v2": LATENT,
     "deepseek_v3": LATENT,
     "gemma": {"head_dim": 32},

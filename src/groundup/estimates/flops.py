@@ -18,7 +18,7 @@ class Flops:
         projections: query, key, value and output projections, and those of narrow token vectors.
         scores: q kᵀ and the weighted sum of values, over all T x T pairs, as dense kernels compute them; of memories of
             one size what the recurrence says, which is less than their computation chunk by chunk.
-        mlp: the feed-forward matrices; of a model without attention, all matrices but the head.
+        mlp: the feed-forward matrices; of a model that is counted by building it, all matrices but the head.
         head: the output head.
     """
 
@@ -52,7 +52,8 @@ def flops(config: Any, seq_len: int, batch: int = 1) -> Flops:
     """
     s, tokens = shape_of(config), batch * seq_len
     if isinstance(s, Built):
-        return Flops(projections=0, scores=0, mlp=2 * tokens * s.products, head=2 * tokens * s.head)
+        scores = 2 * tokens * seq_len * s.pairs
+        return Flops(projections=0, scores=scores, mlp=2 * tokens * s.products, head=2 * tokens * s.head)
     each = s.latent.plain + s.latent.rope + s.latent.value if s.latent else 2 * s.head_dim
     pair = sum(level.attention_layers * level.heads * each for level in s.levels)
     memories = 0 if s.memories is None else 2 * tokens * s.memories.layers * s.memories.products()
@@ -79,7 +80,7 @@ def palm_flops_per_token(config: Any, seq_len: int) -> int:
     """6 N + 12 L H Q T of Chowdhery et al. (2022, appendix B), N without the embedding tables."""
     s = shape_of(config)
     if isinstance(s, Built):
-        return 6 * (s.products + s.head)
+        return 6 * (s.products + s.head) + 6 * s.pairs * seq_len
     positions = s.position_tables * s.learned_positions * s.hidden
     n = active_parameters(s) - positions - (0 if s.tied else s.vocab * s.vectors)
     heads = sum(level.attention_layers * level.heads for level in s.levels)

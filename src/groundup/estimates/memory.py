@@ -132,7 +132,8 @@ def block_activations(
         settings = {"batch": batch, "seq_len": seq_len, "dtype": dtype, "recompute": recompute, "dropout": dropout}
         return max(block_activations(level, **settings) for level in s.levels)
     if isinstance(s, Built):
-        numbers = s.hidden if recompute == "full" else s.blocks / s.layers
+        scores = s.scores * seq_len if recompute == "none" else 0
+        numbers = s.hidden if recompute == "full" else (s.blocks + scores) / s.layers
         return round(batch * seq_len * numbers * BYTES[dtype])
     tokens, query, key_value = batch * seq_len, s.heads * s.head_dim, s.kv_heads * s.head_dim
     if recompute == "full":
@@ -195,8 +196,9 @@ def inference_memory(
     count with them where a model has both.
     """
     s = shape_of(config)
-    if isinstance(s, Built):  # a state of fixed size, which is nothing beside the weights
-        return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=0)
+    if isinstance(s, Built):  # without attention a state of fixed size, which is nothing beside the weights
+        cache = round(batch * (seq_len or s.context) * s.cached * BYTES[cache_dtype or dtype])
+        return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=cache)
     settings: dict[str, Any] = {"layers": s.attention_layers, "seq_len": seq_len or s.context, "batch": batch}
     settings["dtype"] = cache_dtype or dtype
     if s.latent is not None:

@@ -89,8 +89,9 @@ def count_parameters(config: Any) -> int:
 def active_parameters(config: Any) -> int:
     """Those that one token visits: all but the experts that its gates did not choose."""
     s = shape_of(config)
-    m = None if isinstance(s, Built) else s.mixture
-    return count_parameters(s) - (m.layers * m.idle(s.hidden) if m else 0)
+    if isinstance(s, Built):
+        return count_parameters(s) - s.idle
+    return count_parameters(s) - (s.mixture.layers * s.mixture.idle(s.hidden) if s.mixture else 0)
 
 
 def matrix_parameters(config: Any) -> int:

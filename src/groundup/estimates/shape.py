@@ -149,9 +149,9 @@ class Shape:
             layer_norm=gpt2 or family in FIRST_GLM,
             gated=family not in (*FOUR_TIMES, "chatglm_6b"),
             out_bias=bool(read.optional("mlp_bias")) if family in OWN_OUT_BIAS else None,
-            block_norms=4 if family in SANDWICH else 2,
+            block_norms=BLOCK_NORMS.get(family, 2),
             norm_width=0 if family == "olmo" else None,
-            head_norms=(heads + kv_heads) * head_dim if family == "olmo2" else HEAD_NORMS.get(family, 0) * head_dim,
+            head_norms=(heads + kv_heads) * head_dim if family in ALL_HEADS else HEAD_NORMS.get(family, 0) * head_dim,
             sinks=family == "gpt_oss",
             mixture=Mixture.of(read, family, read.number("num_hidden_layers", "n_layer")),
             latent=Latent.of(read),
@@ -168,6 +168,7 @@ KNOWN = (
     *("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "openelm", "parts", "phi3", "qwen2", "qwen3"),
     *("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"),
     *("glm_2021", "glm_130b", "chatglm_6b", "chatglm", "glm", "glm4", "gemma2", "gemma3_text", "qwen"),
+    *("olmo3", "cohere2"),
 )
 """The families whose parts are counted here."""
 
@@ -180,14 +181,14 @@ FOUR_TIMES = ("gpt2", "glm_2021")
 FIRST_GLM = ("glm_2021", "glm_130b", "chatglm_6b")
 """Families with LayerNorm and biases in every layer."""
 
-TIED = ("gpt2", "gemma", "gemma2", "gemma3_text", "minicpm", *FIRST_GLM)
+TIED = ("gpt2", "gemma", "gemma2", "gemma3_text", "minicpm", "cohere2", *FIRST_GLM)
 """Families whose head is the embedding unless a config says otherwise."""
 
 BIASED = (*FIRST_GLM, "glm", "glm4")
 """Families with biases in attention unless a config says otherwise."""
 
-SANDWICH = ("glm4", "gemma2", "gemma3_text")
-"""Families with a norm at both ends of each branch."""
+BLOCK_NORMS = {"glm4": 4, "gemma2": 4, "gemma3_text": 4, "cohere2": 1}
+"""Norms of a block: at both ends of each branch, or one for both branches; else 2."""
 
 HEAD_DIM = {"qwen3": 128, "gemma": 256, "gpt_oss": 64, "gemma2": 256, "gemma3_text": 256, "glm": 128, "glm4": 128}
 HEAD_DIM |= dict.fromkeys(HYBRID, 256)
@@ -195,6 +196,9 @@ HEAD_DIM |= dict.fromkeys(HYBRID, 256)
 
 HEAD_NORMS = {"qwen3": 2, "qwen3_moe": 2, "gemma3_text": 2, **dict.fromkeys(HYBRID, 2)}
 """Norms over each head's queries and keys, whose gains all heads share."""
+
+ALL_HEADS = ("olmo2", "olmo3")
+"""Families with norms over the queries, and the keys, of all heads together."""
 
 BIASED_QUERIES = ("qwen", "qwen2", "qwen2_moe")
 """Families with biases on queries, keys and values alone, whatever the config says."""

@@ -19,6 +19,11 @@ class Embedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     @property
+    def tables(self) -> tuple[nn.Embedding, ...]:
+        """Every table that has a row for each id."""
+        return (self.tokens,)
+
+    @property
     def weight(self) -> Tensor:
         """The token vectors, (V, D): what an output head may be tied to."""
         return self.tokens.weight

@@ -65,6 +65,27 @@ class RMSNorm(nn.Module):
         return self.weight * h.type_as(x)
 
 
+class Float32RMSNorm(RMSNorm):
+    """x / rms(x) * weight, in float32 throughout: rounded once, after the gain (Gemma 4, 2026)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.float()
+        h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)
+        return (h * self.weight.float()).type_as(x)
+
+
+class PlainRMSNorm(nn.Module):
+    """x / rms(x), with nothing learned, computed in float32."""
+
+    def __init__(self, eps: float = 1e-6):
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.float()
+        return (h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)).type_as(x)
+
+
 class OffsetRMSNorm(RMSNorm):
     """x / rms(x) * (1 + weight), with weights that begin at zero, in float32 throughout (Gemma 2024).
 

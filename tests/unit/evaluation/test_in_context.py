@@ -61,8 +61,8 @@ def model(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.row("LM-11", reference="the same model without examples")
 def test_examples_in_the_prompt_tell_the_rule(model, capsys):
-    """Without examples an answer is one of sixteen; one example tells it for half of the letters, four nearly always for
-    all (Brown et al. 2020, figure 1.2). No weight changes.
+    """Without examples an answer is one of sixteen; one example tells it for half of the letters, four nearly always
+    for all (Brown et al. 2020, figure 1.2). No weight changes.
     """
     files = []
     for i, rule in enumerate(rules(8, seed=2)):

@@ -41,7 +41,7 @@ SHAPES = {
     "openai-gpt": SHAPE,
     "bloom": SHAPE,
     "qwen": f"{SHAPE}, head_dim: 8, intermediate_size: 24",
-    **dict.fromkeys(("gemma2", "gemma3_text", "gpt_oss", "mixtral", "qwen3_moe"), f"{SHAPE}, {GROUPED}"),
+    **dict.fromkeys(("gemma2", "gemma3_text", "gemma4_text", "gpt_oss", "mixtral", "qwen3_moe"), f"{SHAPE}, {GROUPED}"),
 }
 
 
