@@ -6,6 +6,7 @@ from families.reference import Reference
 from families.shapes import GROUPED, LLAMA
 
 reference = Reference(
+    rows=("LM-47",),
     cases={
         "cohere2": lambda: tf.Cohere2Config(**LLAMA | dict(num_hidden_layers=5), sliding_window=4, logit_scale=1.5),
         "cohere2-turns": lambda: tf.Cohere2Config(

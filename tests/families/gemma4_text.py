@@ -13,6 +13,7 @@ ROPE = dict(
 )
 
 reference = Reference(
+    rows=("LM-47",),
     cases={
         # E2B: second vectors, borrowed keys of both kinds, wider MLPs where keys are borrowed
         "gemma4-e": lambda: tf.Gemma4TextConfig(
