@@ -12,6 +12,7 @@ ROPE = dict(
 )
 
 reference = Reference(
+    rows=("LM-47",),
     cases={
         "gemma3": lambda: tf.Gemma3TextConfig(**TINY | dict(num_hidden_layers=7), sliding_window=4),
         "gemma3-turns": lambda: tf.Gemma3TextConfig(
