@@ -58,18 +58,20 @@ class Transpose:
 
 
 class Fused:
-    """One tensor of theirs holds several of ours, one after another along dimension `dim`."""
+    """One tensor of theirs holds several of ours, one after another along a dimension: 0, or 1 where experts are
+    stacked along the first.
+    """
 
     def __init__(self, *sizes: int, dim: int = 0):
         self.sizes, self.dim = sizes, dim
 
     def load(self, tensors: list[Tensor]) -> list[Tensor]:
         """Split."""
-        return list(tensors[0].split(self.sizes, self.dim))
+        return list(tensors[0].split(self.sizes, dim=self.dim))
 
     def save(self, tensors: list[Tensor]) -> list[Tensor]:
         """Join."""
-        return [torch.cat(tensors, self.dim)]
+        return [torch.cat(tensors, dim=self.dim)]
 
 
 class FusedHeads:
@@ -220,9 +222,14 @@ class WeightMap:
             for side, index in ((filled.theirs, self._by_their_module), (filled.ours, self._by_our_module)):
                 index.update({module: (filled, place) for place, module in enumerate(side)})
 
-    def plus(self, *rules: Rule) -> "WeightMap":
-        """With more rules: what a family has besides its ancestor."""
-        extras = {"prefix": self.prefix, "ignore": self.ignore, "within": self.within, "left_out": self.left_out}
+    def plus(self, *rules: Rule, ignore: tuple[str, ...] = ()) -> "WeightMap":
+        """With more rules, and more to ignore: what a family has besides its ancestor. A later rule wins."""
+        extras = {
+            "prefix": self.prefix,
+            "ignore": self.ignore + ignore,
+            "within": self.within,
+            "left_out": self.left_out,
+        }
         return WeightMap(*self._rules, *rules, **extras, **self._sizes)  # type: ignore[arg-type]
 
     def notes(self, names: Iterable[str]) -> list[str]:

@@ -12,7 +12,8 @@ reference = Reference(
         "bloom": lambda: tf.BloomConfig(**BLOOM),
         "bloom-six-heads": lambda: tf.BloomConfig(**BLOOM | dict(hidden_size=48, n_head=6), tie_word_embeddings=False),
     },
-    # Written down from knowledge of the file, not fetched from the hub.
+    # Held against files of models derived from it, which call n_embed hidden_size and num_attention_heads n_head: the
+    # same in what was shown.
     released={
         "bloom-560m": """{"apply_residual_connection_post_layernorm": false, "attention_dropout": 0.0,
         "attention_softmax_in_fp32": true, "architectures": ["BloomForCausalLM"], "bias_dropout_fusion": true,

@@ -23,7 +23,8 @@ reference = Reference(
             routed_scaling_factor=2.0, attention_bias=True, n_shared_experts=1,
         ),
     },
-    # Written down from knowledge of the files, not fetched from the hub.
+    # Held against a copy of the released file: it leaves out aux_loss_alpha, seq_aux, q_lora_rank (null),
+    # attention_dropout and tie_word_embeddings, and is the same in all else.
     released={
         "deepseek-v2-lite": """{"architectures": ["DeepseekV2ForCausalLM"], "attention_bias": false,
         "attention_dropout": 0.0, "aux_loss_alpha": 0.001, "bos_token_id": 100000, "eos_token_id": 100001,

@@ -10,7 +10,7 @@ reference = Reference(
         "gemma": lambda: tf.GemmaConfig(**LLAMA | dict(num_key_value_heads=1), head_dim=16),
         "gemma-biased": lambda: tf.GemmaConfig(**GROUPED, head_dim=8, attention_bias=True),
     },
-    # Written down from knowledge of the files, not fetched from the hub.
+    # Held against a copy of the released file of 2B: the same, but for hidden_activation, which came later.
     released={
         "gemma-2b": """{"architectures": ["GemmaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
         "bos_token_id": 2, "eos_token_id": 1, "head_dim": 256, "hidden_act": "gelu", "hidden_activation":

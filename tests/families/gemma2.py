@@ -16,7 +16,7 @@ reference = Reference(
             **TINY, sliding_window=4, attn_logit_softcapping=None, final_logit_softcapping=None
         ),
     },
-    # Written down from knowledge of the files, not fetched from the hub.
+    # Held against a copy of the released file of 9B: the same, but for torch_dtype (bfloat16 in the copy).
     released={
         "gemma-2-9b": """{"architectures": ["Gemma2ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
         "attn_logit_softcapping": 50.0, "bos_token_id": 2, "cache_implementation": "hybrid", "eos_token_id": 1,

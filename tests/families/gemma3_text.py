@@ -12,6 +12,7 @@ ROPE = dict(
 )
 
 reference = Reference(
+    rows=("LM-47",),
     cases={
         "gemma3": lambda: tf.Gemma3TextConfig(**TINY | dict(num_hidden_layers=7), sliding_window=4),
         "gemma3-turns": lambda: tf.Gemma3TextConfig(
@@ -23,7 +24,7 @@ reference = Reference(
             final_logit_softcapping=3.0,
         ),
     },
-    # Written down from knowledge of the files, not fetched from the hub.
+    # Held against a copy of the file of 1B, instruction-tuned: the same.
     released={
         "gemma-3-1b": """{"architectures": ["Gemma3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
         "attn_logit_softcapping": null, "bos_token_id": 2, "cache_implementation": "hybrid", "eos_token_id": [1, 106],

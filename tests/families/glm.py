@@ -14,7 +14,8 @@ reference = Reference(
             **TINY, attention_bias=False, tie_word_embeddings=True, rope_parameters=dict(rope_theta=500.0)
         ),
     },
-    # Written down from knowledge of the files, not fetched from the hub.
+    # Held against the file of the release as one index stored it: the same, but for rope_theta, which was 10000.0
+    # there. The file of glm-4-9b-chat has rope_ratio 500, and its conversion multiplies: 5,000,000, as here.
     released={
         "glm-4-9b-chat-hf": """{"architectures": ["GlmForCausalLM"], "attention_bias": true,
         "attention_dropout": 0.0, "eos_token_id": [151329, 151336, 151338], "head_dim": 128, "hidden_act": "silu",

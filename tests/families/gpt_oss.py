@@ -20,7 +20,7 @@ reference = Reference(
         ),
         "gpt-oss-packable": lambda: tf.GptOssConfig(**MOE | dict(intermediate_size=64)),
     },
-    # Written down from knowledge of the files, not fetched from the hub.
+    # Held against files of models derived from it: the same in the fields that were shown (up to rope_theta).
     released={
         "gpt-oss-20b": """{"architectures": ["GptOssForCausalLM"], "attention_bias": true, "attention_dropout": 0.0,
         "eos_token_id": 200002, "experts_per_token": 4, "head_dim": 64, "hidden_act": "silu", "hidden_size": 2880,

@@ -5,6 +5,7 @@ from families.shapes import GROUPED, LLAMA
 from groundup.models.configs.minicpm import MiniCPMConfig
 
 reference = Reference(
+    rows=("LM-46",),
     own={
         "minicpm": lambda: MiniCPMConfig(**LLAMA, dim_model_base=8),
         "minicpm-grouped": lambda: MiniCPMConfig(

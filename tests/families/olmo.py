@@ -6,6 +6,7 @@ from families.reference import Reference
 from families.shapes import GROUPED, LLAMA
 
 reference = Reference(
+    rows=("LM-46",),
     cases={
         "olmo": lambda: tf.OlmoConfig(**LLAMA, pad_token_id=0),
         "olmo-clipped": lambda: tf.OlmoConfig(**GROUPED, pad_token_id=0, clip_qkv=0.1, tie_word_embeddings=True),

@@ -12,7 +12,8 @@ reference = Reference(
             **GROUPED, pad_token_id=0, attention_bias=True, tie_word_embeddings=True
         ),
     },
-    # Written down from knowledge of the files, not fetched from the hub.
+    # Held against a copy of the released file: it leaves out ids, dropout and attention_bias, has use_cache true, and
+    # is the same in all else.
     released={
         "olmo2-7b": """{"architectures": ["Olmo2ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
         "eos_token_id": 100257, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,

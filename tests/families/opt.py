@@ -18,7 +18,8 @@ reference = Reference(
             **OPT, enable_bias=False, layer_norm_elementwise_affine=False, _remove_final_layer_norm=True
         ),
     },
-    # Written down from knowledge of the file, not fetched from the hub.
+    # Held against the released file as quoted in a script: the same in what was shown (up to vocab_size), but
+    # for _remove_final_layer_norm, which came later.
     released={
         "opt-350m": """{"_name_or_path": "opt-350m", "_remove_final_layer_norm": false, "activation_dropout": 0.0,
         "activation_function": "relu", "architectures": ["OPTForCausalLM"], "attention_dropout": 0.0,

@@ -14,7 +14,7 @@ CHOICES = {
     "attention": ("gqa", "mqa", "gated", "dual_chunk", "performer", "gated_delta"),
     "mlp": ("dense",),
     "gate": (
-        "dense", "top_k", "gshard", "switch", "base", "expert_choice", "group_limited", "loss_free",
+        "dense", "top_k", "gshard", "switch", "top2", "base", "expert_choice", "group_limited", "loss_free",
     ),
     "mask": ("prefix", "alternating", "strided", "fixed"),
     "initializer": ("gpt2", "xavier", "orthogonal"),
@@ -30,14 +30,23 @@ SUMS, DELTAS = ("performer",), ("gated_delta",)
 """Attention that remembers tensors of fixed size: `parts_of_sums.py` and `parts_of_deltas.py` hold it."""
 
 reference = Reference(
-    # Du et al. 2021 as 1.2T (96.6B active), Artetxe et al. 2021 as 15B, 52B, 207B and 1.1T: counts of these
-    # shapes by the formulas of the papers
+    # counts of these shapes; `test_moe_configurations.py` holds them against those that the papers print
     parameters={
+        "glam-0.1b-64e": 1_907_612_928,
+        "glam-1.7b-32e": 13_957_969_920,
+        "glam-1.7b-64e": 26_843_658_240,
+        "glam-1.7b-128e": 52_615_034_880,
+        "glam-1.7b-256e": 104_157_788_160,
+        "glam-8b-64e": 142_943_227_904,
         "glam-64b-64e": 1_161_756_418_048,
-        "facebook-moe-15b": 14_605_713_408,
-        "facebook-moe-52b": 51_831_371_776,
-        "facebook-moe-207b": 207_144_611_840,
-        "facebook-moe-1.1t": 1_104_219_021_312,
+        "switch-base": 7_386_904_320,
+        "switch-large": 26_208_625_664,
+        "switch-xxl": 393_064_452_096,
+        "switch-c": 1_571_088_252_960,
+        "facebook-moe-15b": 14_604_994_560,
+        "facebook-moe-52b": 51_830_413_312,
+        "facebook-moe-207b": 207_142_694_912,
+        "facebook-moe-1.1t": 1_104_215_187_456,
     },
     theirs_count=False,
     own={

@@ -14,7 +14,8 @@ reference = Reference(
             **GROUPED, use_sliding_window=True, sliding_window=4, max_window_layers=1
         ),
     },
-    # Written down from knowledge of the files, not fetched from the hub.
+    # 2.5-7B held against files of models derived from it: the same, but for sliding_window, which later versions of
+    # transformers store as null where it is off. 1.5-7B was not found, and is written down from knowledge of the file.
     released={
         "qwen1.5-7b": """{"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
         "eos_token_id": 151643, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,

@@ -6,6 +6,7 @@ from families.reference import Reference
 from families.shapes import GROUPED
 
 reference = Reference(
+    rows=("LM-47",),
     cases={
         "qwen3": lambda: tf.Qwen3Config(**GROUPED, head_dim=16),
         "qwen3-biased": lambda: tf.Qwen3Config(**GROUPED, attention_bias=True, tie_word_embeddings=True),

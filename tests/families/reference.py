@@ -14,7 +14,8 @@ class Reference:
         cases: a name -> a function that makes a tiny transformers config. Empty where transformers lacks the family.
         own: a name -> a function that makes a tiny config of ours, where transformers lacks the family: behaviour is
             tested on it (steps, padding, packing, saving), and numbers elsewhere (`test_reference_numbers.py`).
-        released: a published size -> its config.json in the spelling of its time, from knowledge of the files.
+        released: a published size -> its config.json in the spelling of its time. A comment beside it says what it was
+            held against, or that it is from knowledge of the file.
         unused: fields of a released config.json that change nothing there, and that our size may leave out.
         parameters: a published size -> its parameters, as published or as the released files are known to hold.
         same_parameters: published sizes whose shape is that of another one in `parameters`.
@@ -23,6 +24,7 @@ class Reference:
         theirs_count: whether transformers builds the published sizes too.
         model_type: the family, where the file cannot be called by its name.
         older: keys inside rope_parameters -> how older config.json call them, where not by the same name.
+        local_theta: how older config.json call the theta of layers with a window; None where they say no such thing.
         takes_positions: whether transformers takes position_ids; else it counts along the attention mask.
         trims: whether a state of this family can be trimmed.
         packs: whether a row may hold several documents.
@@ -41,6 +43,7 @@ class Reference:
     theirs_count: bool = True
     model_type: str | None = None
     older: dict[str, str] = field(default_factory=dict)
+    local_theta: str | None = "rope_local_base_freq"
     takes_positions: bool = True
     trims: bool = True
     packs: bool = True

@@ -73,5 +73,5 @@ def _disturb(model: torch.nn.Module) -> None:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
         for name, buffer in model.named_buffers():
-            if name.endswith(("e_score_correction_bias", "gate.correction")):
+            if name.endswith(("e_score_correction_bias", "gate.correction", "layer_scalar")):
                 buffer.add_(torch.randn_like(buffer) * 0.1)

@@ -284,9 +284,9 @@ def test_commands_for_people_and_their_errors(capsys, tmp_path):
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "name", [name for kind in GPT_LIKE for name in (*REFERENCES[kind].cases, *REFERENCES[kind].own)]
+    "name", [name for kind in (*GPT_LIKE, "openelm") for name in (*REFERENCES[kind].cases, *REFERENCES[kind].own)]
 )
-def test_families_told_from_gpt2(name, tmp_path):
+def test_families_told_from_gpt2_and_those_of_uneven_layers(name, tmp_path):
     """Parameters, matrices and operations of each family's tiny models; attention by plain products, to be counted."""
     model = make_ours(name, tmp_path)
     assert params.count_parameters(model.config) == model.num_parameters()
@@ -295,9 +295,50 @@ def test_families_told_from_gpt2(name, tmp_path):
     assert sorted(counted) == sorted(tuple(p.shape) for p in model.parameters() if p.ndim == 2)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(ids())
-    assert flops.flops(model.config, seq_len=12, batch=2).forward == counter.get_total_flops()
+    # PanGu's last queries are of positions: projected once for both rows
+    shared = 2 * 12 * model.config.hidden_size**2 if name.startswith("gpt_pangu") else 0
+    assert flops.flops(model.config, seq_len=12, batch=2).forward == counter.get_total_flops() + shared
     heads = [int(linear.weight.numel()) for linear in model.modules() if isinstance(linear, nn.Linear)]
     assert params.matrix_parameters(model.config) == sum(heads)
+
+
+@torch.no_grad()
+def test_layers_of_different_widths_keep_different_numbers_of_keys(tmp_path):
+    model = make_ours("openelm", tmp_path)
+    state = model.make_state(batch=2, max_len=12)
+    model(ids(), state=state)
+    kept = sum(layer.k[:, :, :12].nbytes + layer.v[:, :, :12].nbytes for layer in state.layers.values())
+    assert memory.inference_memory(model.config, batch=2, seq_len=12, dtype="fp32").kv_cache == kept
+    settings = {"batch": 1, "seq_len": 8, "dtype": "fp32", "recompute": "selective"}
+    blocks = [
+        8 * 4 * (4 * 32 + 2 * 8 * (q + k) + 4 * inner + 8 * (q + k))
+        for q, k, inner in ((2, 1, 16), (4, 2, 72), (4, 2, 128))
+    ]
+    assert memory.block_activations(model.config, **settings) == max(blocks)
+    ends = 8 * (2 * 32 * 4 + 64 * 4)
+    assert memory.activation_memory(model.config, **settings) == sum(blocks) + ends
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "name", [name for kind in ("olmo3", "cohere2", "gemma4_text") for name in REFERENCES[kind].cases]
+)
+def test_families_with_windows(name, tmp_path):
+    """Parameters, operations and cached bytes of each family's tiny models, whose layers may differ in their heads."""
+    model = make_ours(name, tmp_path)
+    assert params.count_parameters(model.config) == model.num_parameters()
+    assert params.count_parameters(model.config.to_hf()) == model.num_parameters()
+    counted = [(a, b) for a, b, copies, _ in memory.matrix_shapes(model.config) for _ in range(copies)]
+    assert sorted(counted) == sorted(tuple(p.shape) for p in model.parameters() if p.ndim == 2)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(ids())
+    experts = getattr(model.config, "top_k_experts", None) or 0
+    weighing = 2 * 24 * model.config.hidden_size * experts * mixtures(model)
+    assert flops.flops(model.config, seq_len=12, batch=2).forward == counter.get_total_flops() - weighing
+    state = model.make_state(batch=2, max_len=4)  # no longer than a window: every layer keeps all
+    model(ids(length=4), state=state)
+    estimate = memory.inference_memory(model.config, batch=2, seq_len=4, dtype="fp32")
+    assert estimate.kv_cache == state.nbytes * 4 // 5  # one place more takes the padding
 
 
 @pytest.mark.parametrize(
@@ -310,6 +351,7 @@ def test_families_told_from_gpt2(name, tmp_path):
         ("qwen3-30b-a3b", 3.3),
         ("qwen3-235b-a22b", 22),
         ("deepseek-v2", 21),
+        ("gemma-4-26b-a4b-text", 3.8),
         ("deepseek-v3", 37),
         ("glam-64b-64e", 96.6),
         ("qwen3.5-122b-a10b", 10),
@@ -322,9 +364,8 @@ def test_active_parameters_are_the_published_ones(name, billions):
     assert active / 1e9 == pytest.approx(billions, rel=0.03)
     with torch.device("meta"):
         model = model_class(config)(config)
-    idle = sum(
-        p.numel() * (1 - config.num_experts_per_tok / len(p)) for n, p in model.named_parameters() if ".experts." in n
-    )
+    chosen = getattr(config, "num_experts_per_tok", None) or config.top_k_experts
+    idle = sum(p.numel() * (1 - chosen / len(p)) for n, p in model.named_parameters() if ".experts." in n)
     assert active == model.num_parameters() - round(idle)
 
 

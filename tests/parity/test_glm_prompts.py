@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from groundup.base.errors import CheckpointError
+from groundup.base.errors import CheckpointError, UsageError
 from groundup.layers.blank_infilling import blank_infilling
 from groundup.models.catalogue import config_from_hf, config_of_size
 from groundup.models.hub import load_model
@@ -22,7 +22,7 @@ RELEASED = """{"_name_or_path": "THUDM/chatglm-6b", "architectures": ["ChatGLMMo
     "torch_dtype": "float16", "transformers_version": "4.23.1", "use_cache": true, "vocab_size": 130528}"""
 
 
-@pytest.fixture(params=["glm_130b", "chatglm_6b"])
+@pytest.fixture(params=["glm_2021", "glm_130b", "chatglm_6b"])
 def case(request):
     """(a tiny model, ids with marks, the authors' logits)"""
     folder = FOLDER / request.param
@@ -55,7 +55,7 @@ def test_packed_prompts_have_their_own_marks(case):
     packed = torch.cat((ids[0], ids[1], ids[2]))[None]
     documents = torch.tensor([[1] * 14 + [2] * 14 + [3] * 14])
     with torch.no_grad():
-        assert_close(model(packed, documents=documents)[0], logits.flatten(0, 1))
+        assert_close(model(packed, documents=documents)[0], logits[:3].flatten(0, 1))
 
 
 def test_prompts_are_seen_in_both_directions_and_answers_from_left_to_right(case):
@@ -67,6 +67,17 @@ def test_prompts_are_seen_in_both_directions_and_answers_from_left_to_right(case
         changed = ids.clone()
         changed[:, 11] = (changed[:, 11] + 1) % 50 + 4  # in all answers
         assert_close(model(changed)[:, :11], logits[:, :11])
+
+
+def test_masks_mean_nothing_without_a_start(case):
+    model, ids, _ = case
+    text = torch.where(ids == START, 5, ids)[:3]
+    plain = torch.where(text == MASK, 6, torch.where(text == END_MASK, 7, text))
+    with torch.no_grad():
+        before = 3  # the first mask of all rows stands here or later
+        assert_close(model(text)[:, :before], model(plain)[:, :before])
+        later = model(text[:, :5])
+        assert_close(model(text)[:, :5], later)  # from left to right
 
 
 def test_several_blanks_with_positions_of_their_own():
@@ -99,7 +110,9 @@ def test_the_released_config_is_the_published_size():
 
 def test_what_we_save_has_the_names_and_tensors_of_the_release(case, tmp_path):
     model, _, _ = case
-    theirs = load_file(FOLDER / model.config.family() / "weights.safetensors")
+    prefix = model.weight_map(model.config).prefix  # the release of 2021 leaves it out
+    stored = load_file(FOLDER / model.config.family() / "weights.safetensors")
+    theirs = {prefix + name: tensor for name, tensor in stored.items()}
     model.save_pretrained(tmp_path)
     ours = load_file(tmp_path / "model.safetensors")
     left_out = {name for name in theirs if name.endswith("inv_freq") or name == "lm_head.weight"}
@@ -107,3 +120,57 @@ def test_what_we_save_has_the_names_and_tensors_of_the_release(case, tmp_path):
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
     assert type(load_model(tmp_path)) is type(model)
+
+
+# -- GLM of 2021 -------------------------------------------------------------------------------------------------------
+
+# As in the public copy github.com/sunzeyeah/RLHF of the page THUDM/glm-large-chinese, without `auto_map` and the name.
+RELEASED_2021 = """{"architectures": ["GLMModel"], "attention_dropout_prob": 0.1, "attention_scale": 1.0,
+    "block_position_encoding": true, "checkpoint_activations": false, "checkpoint_num_layers": 1,
+    "embedding_dropout_prob": 0.1, "hidden_size": 1024, "initializer_range": 0.02, "max_sequence_length": 1024,
+    "model_type": "glm", "num_attention_heads": 16, "num_layers": 24, "output_dropout_prob": 0.1,
+    "output_predict": true, "parallel_output": true, "pool_token": "cls", "relative_encoding": false,
+    "spell_func": "lstm", "spell_length": null, "torch_dtype": "float32", "vocab_size": 50048,
+    "pad_token_id": 50000}"""
+
+
+@pytest.mark.row("LM-20", reference="the released config.json")
+def test_the_released_config_of_2021_is_the_published_size():
+    values = json.loads(RELEASED_2021)
+    config = config_from_hf(values)
+    assert config.family() == "glm_2021"
+    assert config.model_dump(exclude={"kept"}) == config_of_size("glm-large-chinese").model_dump(exclude={"kept"})
+    assert config.masks == (50003, 50008, 50009)
+    assert {key: config.to_hf().get(key) for key in values} | {"torch_dtype": "float32"} == values
+    assert config_from_hf(config.to_hf()) == config
+    assert config_from_hf(json.loads('{"model_type": "glm", "hidden_size": 4096}')).family() == "glm"  # GLM-4
+    for wrong, message in (
+        ({"relative_encoding": True}, "relative_encoding of a GLM can only be False, not True"),
+        ({"block_position_encoding": False}, "can only be True, not False"),
+        ({"vocab_size": 999}, "vocabulary of 999 does not tell the ids of its marks"),
+        ({"num_attention_heads": 15}, "hidden_size .1024. must be a multiple of num_attention_heads .15."),
+    ):
+        with pytest.raises(Exception, match=message):
+            config_from_hf(values | wrong)
+
+
+@pytest.mark.row("LM-20", reference="the authors' code")
+def test_positions_of_2021_are_those_of_the_authors():
+    folder = FOLDER / "glm_2021"
+    model, values = load_model(folder / "weights.safetensors"), load_file(folder / "values.safetensors")
+    ids, found = values["ids"], []
+    embed = model.embed.forward
+    model.embed.forward = lambda x, context: found.append(context) or embed(x, context)
+    with torch.no_grad():
+        model(ids)
+    assert torch.equal(found[0].positions, values["positions"])
+    assert found[0].segments.argmax(1).tolist() == [6, 9, 7, 6]  # where [START] stands
+
+
+def test_a_position_beyond_the_tables_is_refused():
+    model = load_model(FOLDER / "glm_2021" / "weights.safetensors")
+    long = torch.full((1, 42), 5)
+    with torch.no_grad():
+        model(torch.cat((torch.tensor([[5] * 30 + [END_MASK, START]]), long[:, :38]), 1))  # 31 and 39 places
+        with pytest.raises(UsageError, match="position 42, but this model has learned those below 41"):
+            model(long)

@@ -1,5 +1,7 @@
 """Mamba's scan against its own definition, and biased projections against transformers."""
 
+from typing import Any
+
 import pytest
 import torch
 import transformers as tf
@@ -8,32 +10,64 @@ from torch.testing import assert_close
 from families.mamba import MAMBA
 from families.tiny import ids
 from groundup.layers import selective_scan
-from groundup.layers.selective_scan import read_out
 from groundup.models.hub import load_model
 
 
-@pytest.mark.parametrize(("length", "chunk"), [(1, 64), (7, 64), (64, 16), (33, 8)])
-def test_doubling_gives_the_states_of_the_recurrence(length, chunk, monkeypatch):
-    """Step by step in fp64, with documents that begin anew (decay 0), values and gradients."""
+@pytest.mark.row("LM-46", reference="the recurrence, step by step")
+@pytest.mark.parametrize("form", ["steps", "doubling"])
+@pytest.mark.parametrize(("length", "chunk"), [(1, 64), (2, 64), (7, 64), (64, 16), (33, 8)])
+def test_the_scan_gives_the_recurrence_and_its_gradients(length, chunk, form, monkeypatch):
+    """Against autograd of the definition in fp64, with documents that begin anew; both forms of the scan."""
     monkeypatch.setattr(selective_scan, "CHUNK", chunk)
+    if form == "doubling":
+        monkeypatch.setattr(selective_scan, "scan", doubling)
     torch.manual_seed(0)
-    decay = torch.rand(2, length, 3, 4, dtype=torch.float64)
-    decay[:, length // 2] = 0
-    decay, inflow = decay.requires_grad_(), torch.randn(2, length, 3, 4, dtype=torch.float64, requires_grad=True)
-    c, start = torch.randn(2, length, 4, dtype=torch.float64), torch.randn(2, 3, 4, dtype=torch.float64)
-    h, outputs = start, []
-    for t in range(length):
-        h = decay[:, t] * h + inflow[:, t]
-        outputs.append((h * c[:, t, None]).sum(-1))
-    wanted = torch.stack(outputs, dim=1)
-    found, last = read_out(decay, inflow, c, start)
+    shapes = ((2, length, 3), (2, length, 3), (3, 4), (2, length, 4), (2, length, 4), (2, 3, 4))
+    x, dt, a, b, c, h = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+    inputs: Any = [t.requires_grad_() for t in (x, dt.abs(), -a.abs(), b, c, h)]
+    keeps = torch.ones(2, length, dtype=torch.float64)
+    keeps[0, length // 2] = 0
+
+    def defined(x, dt, a, b, c, h):
+        outputs = []
+        for t in range(length):
+            decay = torch.exp(dt[:, t, :, None] * a) * keeps[:, t, None, None]
+            h = decay * h + (dt[:, t] * x[:, t])[..., None] * b[:, t, None]
+            outputs.append((h * c[:, t, None]).sum(-1))
+        return torch.stack(outputs, dim=1), h
+
+    wanted, found = defined(*inputs), selective_scan.selective_scan(*inputs, keeps)
     assert_close(found, wanted)
-    assert_close(last, h)
-    weight = torch.randn_like(wanted)
-    expected = torch.autograd.grad((wanted * weight).sum() + h.sum(), (decay, inflow))
-    assert_close(torch.autograd.grad((found * weight).sum() + last.sum(), (decay, inflow)), expected)
+    weights = [torch.randn_like(one) for one in wanted]
+    gradients = [
+        torch.autograd.grad([(one * w).sum() for one, w in zip(pair, weights, strict=True)], inputs)
+        for pair in (found, wanted)
+    ]
+    assert_close(gradients[0], gradients[1])
 
 
+def doubling(decay, states, *, backwards=False):
+    """What a GPU does, on tensors that are not on one."""
+    selective_scan.scan_by_doubling(decay, states, backwards=backwards)
+
+
+def test_training_keeps_no_states_of_single_tokens():
+    """The graph holds the inputs and the states between chunks; every token's states would be 16 times the input."""
+    kept = 0
+
+    def count(tensor):
+        nonlocal kept
+        kept += tensor.numel()
+        return tensor
+
+    x, dt = torch.randn(1, 512, 32, requires_grad=True), torch.rand(1, 512, 32)
+    a, b, c = -torch.rand(32, 16), torch.randn(1, 512, 16), torch.randn(1, 512, 16)
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        selective_scan.selective_scan(x, dt, a, b, c, None)
+    assert kept < 4 * x.numel()
+
+
+@pytest.mark.row("LM-46", reference="transformers")
 def test_biased_projections_equal_transformers(tmp_path):
     torch.manual_seed(0)
     theirs = tf.AutoModelForCausalLM.from_config(tf.MambaConfig(**MAMBA, use_bias=True), dtype=torch.float32).eval()

@@ -14,6 +14,7 @@ from families.tiny import ids
 from groundup.models.hub import load_model
 
 
+@pytest.mark.row("LM-46", reference="transformers (Granite)")
 @pytest.mark.parametrize("tied", [True, False])
 def test_granite_with_the_same_factors(tied, tmp_path):
     scale_emb, scale_depth, base = 12.0, 1.4, 8

@@ -25,6 +25,7 @@ from groundup.layers.moe.gates.group_limited import GroupLimitedGate
 from groundup.layers.moe.gates.gshard import GShardGate
 from groundup.layers.moe.gates.loss_free import LossFreeGate
 from groundup.layers.moe.gates.switch import SwitchGate
+from groundup.layers.moe.gates.top2 import Top2Gate
 from groundup.layers.moe.gates.top_k import TopKGate
 from groundup.layers.moe.losses import balance_loss, importance, scaled, with_loss, z_loss
 from groundup.layers.moe.mixture import MixtureOfExperts
@@ -38,6 +39,7 @@ GATES = {
     "top-3, not normalised": lambda: TopKGate(D, E, 3, normalise=False, bias=True),
     "gshard": lambda: GShardGate(D, E),
     "switch": lambda: SwitchGate(D, E),
+    "top-2": lambda: Top2Gate(D, E),
     "base": lambda: BaseGate(D, E),
     "expert choice": lambda: ExpertChoiceGate(D, E, 2),
     "group-limited": lambda: GroupLimitedGate(D, E, 3, num_groups=4, kept_groups=2, scale=1.5),
@@ -253,6 +255,20 @@ def test_gshard_drops_beyond_twice_the_mean_as_transformers_does():
     assert (routing.loads <= 10).all()
     assert (routing.loads == 10).any()
     assert not routing.complete
+
+
+@pytest.mark.row("LM-43", reference="transformers (NLLB-MoE)")
+@pytest.mark.parametrize("capacity", [2.0, 0.5])
+def test_facebooks_gate_weighs_what_had_room_as_transformers_does(capacity):
+    gate, x = sharpened(Top2Gate(D, E, capacity=capacity)).train(), tokens(40)
+    gate.weight.data[0] *= 3  # one expert is wanted by too many
+    _, weights, _ = nllb(gate, "all", before=False, capacity=int(capacity * 40 / E + 0.5)).train()(x)
+    routing = gate(x)
+    assert_close(spread(routing.weights, routing.experts, E), weights)
+    lost = (routing.experts == E).sum(dim=1)
+    assert {0, 1} <= set(lost.tolist())
+    assert_close(routing.weights.sum(dim=1)[lost == 0], torch.ones(int((lost == 0).sum())))
+    assert (gate.eval()(x).loads.sum(), gate.train()(x, decoding=True).loads.sum()) == (80, 80)
 
 
 @pytest.mark.row("LAY-53", reference="published example")

@@ -19,7 +19,9 @@ from groundup.models.hub import load_model
 FOLDER = Path(__file__).parents[1] / "data" / "reference"
 ROWS = {
     **{"rwkv2": ["LM-37"], "rwkv3": ["LM-38"], "rwkv5": ["LM-40"], "rwkv6": ["LM-41"]},
+    **{"openelm": ["LM-46"], "openelm_plain": ["LM-46"], "pangu": ["LM-46"]},
     **{"chatglm2": ["LM-22"], "chatglm_6b": ["LM-21"], "qwen": ["LM-31"], "qwen_long": ["LM-31"]},
+    **{"glm_2021": ["LM-20"], "glm_2021_hub": ["LM-20"], "glm_130b": ["LM-20"]},
 }
 FOLDERS = sorted(path.name for path in FOLDER.iterdir() if (path / "values.safetensors").is_file())
 
@@ -48,7 +50,9 @@ def test_gradients(case):
     logits = model(ids)
     F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
     mine = {name: p.grad for name, p in model.named_parameters()}
-    renamed = dict(model.weight_map(model.config).save(mine, mine.__getitem__))
+    weight_map = model.weight_map(model.config)
+    renamed = dict(weight_map.save(mine, mine.__getitem__))
+    renamed |= {name.removeprefix(weight_map.prefix): gradient for name, gradient in renamed.items()}
     wanted = {name.removeprefix("gradient."): v for name, v in values.items() if name.startswith("gradient.")}
     assert wanted
     for name, gradient in wanted.items():

@@ -222,11 +222,13 @@ def no_file(path: Path) -> str:
     return f"{path} is not a regular file" if path.exists() else f"no file at {path}"
 
 
-def read_json(path: str | Path, max_bytes: int = MAX_JSON_BYTES, max_depth: int = MAX_JSON_DEPTH) -> Any:
+def read_json(
+    path: str | Path, max_bytes: int = MAX_JSON_BYTES, max_depth: int = MAX_JSON_DEPTH, infinity: Any = None
+) -> Any:
     """The value in a JSON file (UTF-8; a byte order mark is skipped).
 
     Stricter than `json.load`: NaN, Infinity, numbers too large for a float, repeated keys, values nested deeper than
-    `max_depth` and files over `max_bytes` are refused.
+    `max_depth` and files over `max_bytes` are refused. With `infinity` given, it stands for a bare Infinity.
 
     Raises:
         CheckpointError: naming the file, and the line and column where they are known.
@@ -238,16 +240,20 @@ def read_json(path: str | Path, max_bytes: int = MAX_JSON_BYTES, max_depth: int 
         raw = file.read(max_bytes + 1)
     if len(raw) > max_bytes:
         raise CheckpointError(f"{path} is larger than {max_bytes:,} bytes, which is more than such a file can need")
-    return parse_json(raw, str(path), max_depth)
+    return parse_json(raw, str(path), max_depth, infinity)
 
 
-def parse_json(raw: bytes, where: str, max_depth: int = MAX_JSON_DEPTH) -> Any:
+def parse_json(raw: bytes, where: str, max_depth: int = MAX_JSON_DEPTH, infinity: Any = None) -> Any:
     """The value in `raw`, under the rules of `read_json`; `where` begins the error messages."""
+
+    def constant(text: str) -> Any:
+        return infinity if text == "Infinity" and infinity is not None else _refuse_constant(text)
+
     try:
         value = json.loads(
             raw.decode("utf-8-sig"),
             object_pairs_hook=_object,
-            parse_constant=_refuse_constant,
+            parse_constant=constant,
             parse_float=_finite,
         )
     except json.JSONDecodeError as error:

@@ -12,7 +12,7 @@ from typing import Any
 from groundup.base.console import warn
 from groundup.base.errors import CheckpointError, did_you_mean
 from groundup.base.files import read_json, safe_join, write_atomic
-from groundup.base.hf_config import both_spellings, check_sizes, normalise_config, without_code_keys
+from groundup.base.hf_config import INFINITY, both_spellings, check_sizes, normalise_config, without_code_keys
 from groundup.base.hub import HUB_PREFIX, download, is_hub_name
 from groundup.base.shards import hub_blobs
 
@@ -78,14 +78,14 @@ def read_config(folder: str | Path, name: str = "config.json") -> dict[str, Any]
     """The folder's config in canonical spelling (`normalise_config`), with sizes checked.
 
     Keys that name Python code to be run (`auto_map`, `trust_remote_code`) are dropped with a warning: code from a
-    model folder is never imported.
+    model folder is never imported. A bare Infinity comes as transformers 5 spells it (`INFINITY`).
 
     Raises:
         CheckpointError: no config, not an object, damaged, or with absurd sizes.
     """
     folder = Path(folder)
     where = str(folder / name)
-    value = read_json(safe_join(folder, name, also=hub_blobs(folder)), max_bytes=MAX_CONFIG_BYTES)
+    value = read_json(safe_join(folder, name, also=hub_blobs(folder)), max_bytes=MAX_CONFIG_BYTES, infinity=INFINITY)
     if not isinstance(value, dict):
         raise CheckpointError(f"{where} must hold an object, found {type(value).__name__}")
     config, code = without_code_keys(value)

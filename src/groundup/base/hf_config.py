@@ -14,6 +14,8 @@ from typing import Any
 from groundup.base.errors import CheckpointError
 
 CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines", "custom_object")
+INFINITY = {"__float__": "Infinity"}
+"""What transformers 5 writes for a number that JSON lacks."""
 LEGACY_ROPE_TYPES = {"su": "longrope"}
 
 # The largest value that any published model comes near, with room: 16 times and more.
@@ -108,9 +110,10 @@ def both_spellings(config: dict[str, Any]) -> dict[str, Any]:
     `rope_scaling`.
 
     transformers 5.23 takes the duplicates without a word; converters for llama.cpp and vLLM read them. A
-    `rope_parameters` by layer type has no older spelling and is written alone.
+    `rope_parameters` by layer type has no older spelling and is written alone. Numbers without end (Mamba-2's
+    `time_step_limit`) are written as `INFINITY`.
     """
-    result = normalise_config(config)
+    result = _spell_infinity(normalise_config(config))
     if "dtype" in result:
         result["torch_dtype"] = result["dtype"]
     rope = result.get("rope_parameters") or {}
@@ -122,6 +125,14 @@ def both_spellings(config: dict[str, Any]) -> dict[str, Any]:
     if scaling.get("rope_type", "default") != "default":
         result["rope_scaling"] = scaling
     return result
+
+
+def _spell_infinity(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _spell_infinity(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spell_infinity(inner) for inner in value]
+    return dict(INFINITY) if isinstance(value, float) and value == math.inf else value
 
 
 def without_code_keys(config: Any) -> tuple[Any, list[str]]:

@@ -15,7 +15,7 @@ from groundup.models.configs.base import ModelConfig
 WIDTHS = ("intermediate_size", "moe_intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "dim_ffn")
 """What families call the hidden width of their feed-forward network, under our names."""
 
-WIDTH_FOLLOWS = frozenset({"mamba"})
+WIDTH_FOLLOWS = frozenset({"mamba", "mamba2"})
 """Families whose width inside follows from that of the stream."""
 
 STEPS = {"qwen": 128}
@@ -36,12 +36,18 @@ SHARED = {"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediat
 OWN: dict[str, dict[str, Any]] = {
     **{key: {"head_dim": 32} for key in ("chatglm", "glm", "glm4", "qwen")},
     **{key: {"head_dim": 32, "query_pre_attn_scalar": 32} for key in ("gemma2", "gemma3_text")},
+    "gemma4_text": {"head_dim": 32, "num_key_value_heads": 4},
     "deepseek_v2": LATENT,
     "deepseek_v3": LATENT,
     "gemma": {"head_dim": 32},
     "gptj": {"rotary_dim": 16},
     "gpt_oss": {**FOUR, "head_dim": 32, "num_key_value_heads": 4},
+    "mamba2": {"n_groups": 1},
     "mixtral": FOUR,
+    "openelm": {
+        **{"head_dim": 32, "num_gqa_groups": 2, "ffn_dim_divisor": 32, "normalize_qk_projections": True},
+        **{"qkv_multipliers": (0.5, 1.0), "ffn_multipliers": (0.5, 4.0), "tie_word_embeddings": True},
+    },
     "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 128},
     "qwen3": {"head_dim": 32},
     "qwen3_5_moe_text": {**HYBRID, **SHARED},
@@ -114,8 +120,14 @@ def _by_layers(model_type: str, shape: dict[str, Any], size: Size) -> ModelConfi
     def made(layers: int) -> ModelConfig:
         return config.parse(shape | {"num_hidden_layers": layers}, where=model_type)
 
+    def away(layers: int) -> int:
+        return abs(count(made(layers)) - size.parameters)
+
     one, two = count(made(1)), count(made(2))
-    return made(max(1, round(1 + (size.parameters - one) / (two - one))))
+    layers = max(1, round(1 + (size.parameters - one) / (two - one)))
+    while away(layers + 1) < away(layers):  # where widths change with the depth, two points give no line
+        layers += 1
+    return made(layers)
 
 
 def count(config: ModelConfig) -> int:

@@ -41,13 +41,15 @@ def ours(folder: str, device: str, dtype: str) -> Decode:
 
 
 def transformers(folder: str, device: str, dtype: str, cache: str) -> Decode:
-    """`generate` of transformers: SDPA attention, and the cache of this variant."""
-    from transformers import AutoModelForCausalLM, CompileConfig
+    """`generate` of transformers: SDPA where the model has attention, and the cache of this variant."""
+    from transformers import AutoConfig, AutoModelForCausalLM, CompileConfig
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+    family: Any = AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(folder))]
+    attention = {"attn_implementation": "sdpa"} if family._supports_sdpa else {}
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **attention).eval()
     model.to(device)
     options: dict[str, Any] = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     if cache != "dynamic":

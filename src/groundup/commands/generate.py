@@ -20,7 +20,7 @@ class Generate(Command, SamplingConfig):
     model: CliPositionalArg[str]
     """Model folder, or a name (`tiny`)."""
     prompts: CliPositionalArg[list[str]] = Field(default_factory=list)
-    """Texts to continue; without any the model begins one."""
+    """Texts to continue; without any the model begins one. A GLM fills their [MASK], [sMASK] and [gMASK]."""
     file: Path | None = None
     """A text file with one prompt a line, besides those given."""
     suffix: str | None = None
@@ -50,6 +50,10 @@ class Generate(Command, SamplingConfig):
         config = sampling_of(self)
         with json_output():  # on stderr also where stdout is for people: it holds the text alone
             say(describe(self))
+        from groundup.generation.blanks import fills_blanks
+
+        if self.suffix is None and fills_blanks(model, tokenizer):
+            return self._fill(model, tokenizer, prompts, config)
         if self.suffix is not None:
             return self._infill(model, tokenizer, prompts, config)
         if sys.stdout.isatty() and not self.as_json and len(prompts) == self.samples == 1:
@@ -79,6 +83,19 @@ class Generate(Command, SamplingConfig):
             completions.append({"prompt": prompt, "suffix": suffix, **vars(result)})
             if not self.as_json:
                 say(prompt + result.text + suffix + ("\n" if len(results) > 1 else ""))
+        return {"model": self.model, "sampling": settings(self), "completions": completions}
+
+    def _fill(self, model: Any, tokenizer: Any, prompts: list[str], config: SamplingConfig) -> dict[str, Any]:
+        from groundup.generation.blanks import fill_blanks
+
+        texts = [prompt for prompt in prompts for _ in range(self.samples)]
+        results = fill_blanks(model, tokenizer, texts, config, batch_size=self.batch_size, logprobs=self.logprobs)
+        completions = []
+        for prompt, result in zip(texts, results, strict=True):
+            blanks = [vars(blank) for blank in result.blanks]
+            completions.append({"prompt": prompt, "text": result.text, "blanks": blanks})
+            if not self.as_json:
+                say(result.text + ("\n" if len(results) > 1 else ""))
         return {"model": self.model, "sampling": settings(self), "completions": completions}
 
     def _generate(self, model: Any, tokenizer: Any, prompts: list[str], config: SamplingConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`groundup models list`: what can be built or loaded."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from groundup.estimates.params import count_parameters
 from groundup.models.cards import Card, cards
 from groundup.models.catalogue import FAMILIES, sizes
 
-FILTERS = ("norm", "residual", "activation", "positions", "attention", "organisation")
+FILTERS = ("norm", "residual", "activation", "positions", "attention", "organisation", "data", "license")
+
+COUNT = r"^(\d+(?:\.\d+)?)([KMBT]?)$"
+UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 COLUMNS = {
     "layers": "num_hidden_layers",
@@ -33,7 +37,8 @@ SIGNS = ("config.json", "params.json", "hparams.json")
 class ModelsList(Command):
     """The families, their published sizes, the built-in models, and those in local folders.
 
-    Families are narrowed by words that their cards hold: `--positions rotary --attention grouped --since 2024`.
+    Families are narrowed by words that their cards hold: `--positions rotary --attention grouped --since 2024`; by
+    their contexts and sizes too: `--min-context 32768 --max-parameters 10B`.
     """
 
     folders: CliPositionalArg[list[Path]] = Field(default_factory=lambda: [Path("runs")])
@@ -52,6 +57,16 @@ class ModelsList(Command):
     """Only families whose attention says this."""
     organisation: str | None = None
     """Only families of this organisation."""
+    data: str | None = None
+    """Only families whose data say this: `Pile`, `RefinedWeb`."""
+    license: str | None = None
+    """Only families whose license says this: `Apache`."""
+    min_context: int | None = Field(default=None, gt=0)
+    """Only families with a context of at least so many tokens, in any size."""
+    min_parameters: str | None = Field(default=None, pattern=COUNT)
+    """Only families with a size of at least so many parameters: 7B, 350M."""
+    max_parameters: str | None = Field(default=None, pattern=COUNT)
+    """Only families with a size of at most so many parameters; with `min_parameters`, one between both."""
     since: str | None = Field(default=None, pattern=r"^\d{4}(-\d{2})?$")
     """Only families since this year or month: 2023, 2023-09."""
     until: str | None = Field(default=None, pattern=r"^\d{4}(-\d{2})?$")
@@ -88,15 +103,39 @@ class ModelsList(Command):
             return False
         if self.until is not None and card.date[: len(self.until)] > self.until:
             return False
+        if self.min_context is not None and self.min_context > max(contexts(card), default=0):
+            return False
+        if not self._has_size(card):
+            return False
         wanted = {field: getattr(self, field) for field in FILTERS}
         return all(
             word is None or word.lower() in (getattr(card, field) or "").lower() for field, word in wanted.items()
         )
 
+    def _has_size(self, card: Card) -> bool:
+        """Whether a size lies between those asked for."""
+        if self.min_parameters is None and self.max_parameters is None:
+            return True
+        low = as_parameters(self.min_parameters) or 0
+        high = as_parameters(self.max_parameters) or float("inf")
+        known = (as_parameters(size.parameters) for size in card.sizes)
+        return any(count is not None and low <= count <= high for count in known)
+
     def _here(self, families: set[str | None]) -> list[dict[str, Any]]:
         here = [_local(name, path) for name, path in builtin_folders().items()]
         here += [_local(str(path), path) for folder in self.folders for path in model_folders(folder)]
         return here if self.family is None else [model for model in here if model["family"] in families]
+
+
+def as_parameters(published: str | int | None) -> float | None:
+    """Published parameters as a number: `6.7B` is 6.7e9; None where there is no number."""
+    found = re.fullmatch(COUNT, str(published))
+    return None if found is None else float(found[1]) * UNITS[found[2]]
+
+
+def contexts(card: Card) -> list[int]:
+    """Every context that a card names, in tokens."""
+    return [context for context in (card.context, *(size.context for size in card.sizes)) if context is not None]
 
 
 def family_table(found: dict[str, Card]) -> str:

@@ -1,5 +1,6 @@
 """`groundup models show`: what a model is made of."""
 
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def active_share(config: Any, total: int) -> int:
 
 
 def card_text(card: Card) -> str:
-    """What is known of a family, for a terminal."""
+    """What is known of a family, for a terminal; "(?)" follows what no source confirms so far."""
     lines = [f"{card.title} ({card.organisation}, {card.date})" + (f": {card.paper}" if card.paper else "")]
     if card.differs:
         lines.append(f"from {card.ancestor or 'its ancestors'}:")
@@ -145,14 +146,64 @@ def card_text(card: Card) -> str:
     for field in ("norm", "residual", "activation", "positions", "attention", "context", "data", "license", "notes"):
         value = getattr(card, field)
         if value is not None:
-            lines.append(f"{field:<12}{value:,}" if isinstance(value, int) else f"{field:<12}{value}")
-    if card.sizes:
-        sized = [[s.name, s.parameters or "-", s.active or "-", s.tokens or "-"] for s in card.sizes]
-        lines += ["", table(sized, ["size", "parameters", "active", "trained on"])]
-    if card.numbers:
-        published = [[n.benchmark, n.size, n.value, n.source] for n in card.numbers]
-        lines += ["", table(published, ["published result", "size", "value", "source"])]
+            lines += _fact(field, _marked(value, field in card.unconfirmed))
+    if card.withheld:
+        lines += _fact("withheld", ", ".join(card.withheld))
+    lines += [part for part in (_stages(card), _sizes(card), _numbers(card)) if part]
+    if "(?)" in "\n".join(lines):
+        lines.append("\n(?) no source confirms it so far")
     return "\n".join(lines)
+
+
+WIDTH = 116
+
+# Columns of a card's sizes and the fields they show.
+SIZE_COLUMNS = {
+    **{"parameters": "parameters", "active": "active", "trained on": "tokens", "released": "date"},
+    **{"layers": "layers", "width": "width", "heads": "heads", "kv heads": "kv_heads"},
+    **{"context": "context", "vocabulary": "vocabulary"},
+}
+
+
+def _fact(name: str, text: str) -> list[str]:
+    """A name and what is told, in lines that a terminal holds."""
+    return textwrap.wrap(f"{name:<12}{text}", WIDTH, subsequent_indent=" " * 12, drop_whitespace=True) or [name]
+
+
+def _stages(card: Card) -> str:
+    """The steps of a pipeline, in their order."""
+    lines = []
+    for i, stage in enumerate(card.stages, start=1):
+        prompts = f": {stage.prompts:,} prompts" if stage.prompts else ""
+        lines.append(f"{i}. {stage.name}{prompts}" + (f", {stage.origin}" if stage.origin else ""))
+        lines += textwrap.wrap(stage.how or "", WIDTH, initial_indent="   ", subsequent_indent="   ")
+    return "\n" + "\n".join(lines) if lines else ""
+
+
+def _sizes(card: Card) -> str:
+    """The published sizes as a table of those columns that any of them fills."""
+    shown = {
+        column: field
+        for column, field in SIZE_COLUMNS.items()
+        if column == "parameters" or any(getattr(size, field) is not None for size in card.sizes)
+    }
+    rows = [
+        [size.name, *(_marked(getattr(size, field), field in size.unconfirmed) for field in shown.values())]
+        for size in card.sizes
+    ]
+    return "\n" + table(rows, ["size", *shown]) if rows else ""
+
+
+def _numbers(card: Card) -> str:
+    """The published results as a table."""
+    rows = [[n.benchmark, n.size, _marked(n.value, n.unconfirmed), n.source] for n in card.numbers]
+    return "\n" + table(rows, ["published result", "size", "value", "source"]) if rows else ""
+
+
+def _marked(value: Any, unconfirmed: bool) -> str:
+    if value is None:
+        return "-"
+    return (f"{value:,}" if isinstance(value, int) else str(value)) + " (?)" * unconfirmed
 
 
 def find_card(name: str) -> Card | None:

@@ -49,6 +49,10 @@ class PlannedTokenizer:
     eos_id: int | None = None
     pad_id: int | None = None
 
+    def id(self, token: str) -> int | None:
+        """Ids of single tokens are not known yet."""
+        return None
+
 
 class Train(Command):
     """Train a model: from nothing (`model`) or from a checkpoint (`init_from`), on `data`, towards `objective`."""
@@ -243,6 +247,7 @@ class Train(Command):
             )
         if "max_position_embeddings" not in given and self.model.max_position_embeddings is not None:
             decided["max_position_embeddings"] = self.data.context_length
+        decided |= {name: id for name, id in marks_of(self.model, tokenizer).items() if name not in given}
         special = {f"{part}_token_id": getattr(tokenizer, f"{part}_id") for part in ("bos", "eos", "pad")}
         decided["kept"] = {**self.model.kept, **{name: id for name, id in special.items() if id is not None}}
         return self.model.model_copy(update=decided)
@@ -319,7 +324,7 @@ class Train(Command):
         """The loop with evaluation, samples and the final folder; the run's summary."""
         from groundup.training.loop import fit
 
-        objective = self.objective.build()
+        objective = self.objective.build_for(model, tokenizer)
         loader = data.loader(
             self.training.batch_size, rank=_environment("RANK", 0), world_size=_environment("WORLD_SIZE", 1)
         )
@@ -384,6 +389,16 @@ def _beginning(texts: Iterable[str], size: int) -> Iterator[str]:
             return
 
 
+def marks_of(model: AnyModel, tokenizer: Tokenizer | PlannedTokenizer) -> dict[str, int]:
+    """The ids of tokens that the family looks for in a text, as far as the tokenizer has them."""
+    return {
+        name: id
+        for name, spellings in model.marks.items()
+        for spelling in reversed(spellings)
+        if (id := tokenizer.id(spelling)) is not None
+    }
+
+
 def state_of(optimizer: Any) -> str:
     """What the memory estimate calls an optimizer: momentum is state, and plain SGD keeps none."""
     with_momentum = optimizer.kind == "sgd" and optimizer.momentum > 0
@@ -403,11 +418,17 @@ def told(data: Data) -> str:
 
 def _sampler(tokenizer: Tokenizer, length: int):
     def sample(model: Any, prompts: Sequence[str]) -> list[str]:
+        from groundup.generation.blanks import blank_prompt, fills_blanks
         from groundup.generation.generate import context_limit, encode_prompts, generate
 
-        longest = max(1, *map(len, encode_prompts(tokenizer, list(prompts))))
+        given = (
+            encode_prompts(tokenizer, list(prompts))
+            if not fills_blanks(model, tokenizer)
+            else [blank_prompt(model, tokenizer, prompt) for prompt in prompts]
+        )
+        longest = max(1, *map(len, given))
         room = (context_limit(model) or length + longest) - longest
-        done = generate(model, tokenizer, list(prompts), max_new_tokens=min(length, room), temperature=0.8, seed=0)
+        done = generate(model, tokenizer, given, max_new_tokens=min(length, room), temperature=0.8, seed=0)
         return [completion.text for completion in done]
 
     return sample

@@ -1,7 +1,7 @@
 """Families that the formulas do not know: the model is built without memory, and its parts are counted.
 
-For models without attention (recurrent, feed-forward): each linear layer works once a token, so operations and kept
-activations follow from their shapes.
+For models without attention (recurrent, feed-forward), and those whose layers differ in their heads: each linear layer
+works once a token, and each attention tells its heads, so operations and memory follow from their shapes.
 """
 
 import functools
@@ -20,7 +20,12 @@ class Built:
         parts: (name, parameters) by where they stand; tied ones once.
         matrices: (rows, columns, inside a block) of every matrix.
         blocks: numbers that the linear layers of all blocks read and give, a token.
+        products: entries of all matrices that multiply a token, the head's left out; of experts those that it visits.
         head: entries of the head's matrix.
+        pairs: numbers of all heads of all layers that a query and a key multiply, keys and values together.
+        scores: numbers that attention keeps for backward for each pair of query and key: heads, over all layers.
+        cached: keys and values that a token leaves, numbers over all layers.
+        idle: parameters of experts that a token does not visit.
         vocab, hidden, layers, context: of the config; the context is 1 where nothing bounds it.
     """
 
@@ -33,6 +38,10 @@ class Built:
     hidden: int
     layers: int
     context: int
+    pairs: int = 0
+    scores: int = 0
+    cached: int = 0
+    idle: int = 0
 
     @classmethod
     def of(cls, config: Any) -> "Built":
@@ -40,6 +49,8 @@ class Built:
         import torch
         from torch import nn
 
+        from groundup.layers.attention import Attention
+        from groundup.layers.moe.mixture import MixtureOfExperts
         from groundup.models.architecture.counts import count_parts
         from groundup.models.catalogue import model_class
 
@@ -47,6 +58,10 @@ class Built:
             model = model_class(config)(config)
         linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
         inside = [m for name, m in linears.items() if name != "lm_head"]
+        attention = [m for m in model.modules() if isinstance(m, Attention)]
+        mixtures = [m for m in model.modules() if isinstance(m, MixtureOfExperts)]
+        experts = sum(p.numel() for m in mixtures for p in m.experts.parameters())
+        visited = sum(_visited(m) for m in mixtures)
         return cls(
             tuple(count_parts(model).items()),
             tuple(
@@ -55,13 +70,23 @@ class Built:
                 if p.ndim == 2
             ),
             sum(m.in_features + m.out_features for m in inside),
-            sum(m.weight.numel() for m in inside),
+            sum(m.weight.numel() for m in inside) + visited + sum(m.gate.weight.numel() for m in mixtures),
             linears["lm_head"].weight.numel() if "lm_head" in linears else 0,
             config.vocab_size,
             config.hidden_size,
             config.num_hidden_layers,
             config.max_position_embeddings or 1,
+            pairs=2 * sum(m.q_proj.out_features for m in attention),
+            scores=sum(m.q_proj.out_features // m.head_dim for m in attention),
+            cached=2 * sum(m.k_proj.out_features for m in attention if m.memory == "keys"),
+            idle=experts - visited,
         )
+
+
+def _visited(mixture: Any) -> int:
+    """Parameters of the experts that a token goes to."""
+    experts = sum(p.numel() for p in mixture.experts.parameters())
+    return experts * int(mixture.gate.k) // int(mixture.gate.num_experts)
 
 
 def shape_of(config: Any) -> Shape | Built:

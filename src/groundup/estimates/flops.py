@@ -18,7 +18,7 @@ class Flops:
         projections: query, key, value and output projections, and those of narrow token vectors.
         scores: q kᵀ and the weighted sum of values, over all T x T pairs, as dense kernels compute them; of memories of
             one size what the recurrence says, which is less than their computation chunk by chunk.
-        mlp: the feed-forward matrices; of a model without attention, all matrices but the head.
+        mlp: the feed-forward matrices; of a model that is counted by building it, all matrices but the head.
         head: the output head.
     """
 
@@ -52,14 +52,16 @@ def flops(config: Any, seq_len: int, batch: int = 1) -> Flops:
     """
     s, tokens = shape_of(config), batch * seq_len
     if isinstance(s, Built):
-        return Flops(projections=0, scores=0, mlp=2 * tokens * s.products, head=2 * tokens * s.head)
-    pair = s.heads * (s.latent.plain + s.latent.rope + s.latent.value if s.latent else 2 * s.head_dim)
+        scores = 2 * tokens * seq_len * s.pairs
+        return Flops(projections=0, scores=scores, mlp=2 * tokens * s.products, head=2 * tokens * s.head)
+    each = s.latent.plain + s.latent.rope + s.latent.value if s.latent else 2 * s.head_dim
+    pair = sum(level.attention_layers * level.heads * each for level in s.levels)
     memories = 0 if s.memories is None else 2 * tokens * s.memories.layers * s.memories.products()
     ends = 0 if s.narrow is None else 4 * tokens * s.hidden * s.narrow
     return Flops(
-        projections=2 * tokens * mixing_matrices(s) + ends,
-        scores=2 * tokens * seq_len * pair * s.attention_layers + memories,
-        mlp=2 * tokens * mlp_matrices(s),
+        projections=2 * tokens * sum(mixing_matrices(level) for level in s.levels) + ends,
+        scores=2 * tokens * seq_len * pair + memories,
+        mlp=2 * tokens * sum(mlp_matrices(level) for level in s.levels),
         head=2 * tokens * s.vectors * s.vocab,
     )
 
@@ -78,9 +80,11 @@ def palm_flops_per_token(config: Any, seq_len: int) -> int:
     """6 N + 12 L H Q T of Chowdhery et al. (2022, appendix B), N without the embedding tables."""
     s = shape_of(config)
     if isinstance(s, Built):
-        return 6 * (s.products + s.head)
-    n = active_parameters(s) - s.learned_positions * s.hidden - (0 if s.tied else s.vocab * s.vectors)
-    return 6 * n + 12 * s.attention_layers * s.heads * s.head_dim * seq_len
+        return 6 * (s.products + s.head) + 6 * s.pairs * seq_len
+    positions = s.position_tables * s.learned_positions * s.hidden
+    n = active_parameters(s) - positions - (0 if s.tied else s.vocab * s.vectors)
+    heads = sum(level.attention_layers * level.heads for level in s.levels)
+    return 6 * n + 12 * heads * s.head_dim * seq_len
 
 
 def utilisation(tokens_per_second: float, flops_per_token: float, peak_flops: float) -> float:

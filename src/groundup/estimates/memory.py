@@ -6,6 +6,7 @@ from typing import Any
 from groundup.base.errors import UsageError
 from groundup.estimates.built import Built, shape_of
 from groundup.estimates.params import BYTES, count_parameters
+from groundup.estimates.shape import Shape
 
 OPTIMIZER_STATE = {"sgd": 0, "sgd-momentum": 1, "adam": 2, "adamw": 2}
 """fp32 numbers of state a parameter, masters not counted; AdaFactor and Muon depend on shapes."""
@@ -83,12 +84,18 @@ def matrix_shapes(config: Any) -> list[tuple[int, int, int, bool]]:
     s = shape_of(config)
     if isinstance(s, Built):
         return [(rows, columns, 1, inside) for rows, columns, inside in s.matrices]
-    query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
     tables = [(s.vocab, s.vectors, 1 if s.tied else 2, False)]
     if s.narrow is not None:
         tables += [(s.hidden, s.narrow, 1, False), (s.narrow, s.hidden, 1, False)]
     if s.learned_positions:
-        tables.append((s.learned_positions, s.hidden, 1, False))
+        tables.append((s.learned_positions, s.hidden, s.position_tables, False))
+    return tables + [shape for level in s.levels for shape in _block_matrices(level)]
+
+
+def _block_matrices(s: Shape) -> list[tuple[int, int, int, bool]]:
+    """Those of blocks that are alike."""
+    query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    gates: list[tuple[int, int, int, bool]] = []
     projections = [(query, s.hidden, 2 if s.gates else 1), (key_value, s.hidden, 2), (s.hidden, query, 1)]
     if s.latent is not None:
         projections = [(*shape, 1) for shape in s.latent.matrices(s.hidden, s.heads)]
@@ -100,7 +107,7 @@ def matrix_shapes(config: Any) -> list[tuple[int, int, int, bool]]:
         m = s.mixture
         # stacked experts are one tensor of three dimensions, which Muon leaves to AdamW
         networks += [(m.width, m.layers * m.experts, False), (m.shared, m.layers if m.shared else 0, True)]
-        tables.append((m.experts, s.hidden, m.layers, True))
+        gates.append((m.experts, s.hidden, m.layers, True))
     ups = 2 if s.gated else 1
     inner = [
         shape
@@ -108,7 +115,7 @@ def matrix_shapes(config: Any) -> list[tuple[int, int, int, bool]]:
         for shape in ((width, s.hidden, ups * copies, hidden), (s.hidden, width, copies, hidden))
         if copies
     ]
-    return [*tables, *((rows, columns, copies, True) for rows, columns, copies in projections), *inner]
+    return [*gates, *((rows, columns, copies, True) for rows, columns, copies in projections), *inner]
 
 
 def block_activations(
@@ -117,11 +124,16 @@ def block_activations(
     """Bytes that one block keeps for backward, part by part; for GPT with dropout in 16 bits it is the published
     s b h (34 + 5 a s / h) of Korthikanti et al. (2022, equation 2). Masks of dropout take a byte a number.
 
-    "selective" keeps no (T, T) matrices: s b h 34; "full" keeps the block's input: 2 s b h.
+    "selective" keeps no (T, T) matrices: s b h 34; "full" keeps the block's input: 2 s b h. Where blocks differ in
+    width it is the one that keeps most.
     """
     s = shape_of(config)
+    if isinstance(s, Shape) and s.widths:
+        settings = {"batch": batch, "seq_len": seq_len, "dtype": dtype, "recompute": recompute, "dropout": dropout}
+        return max(block_activations(level, **settings) for level in s.levels)
     if isinstance(s, Built):
-        numbers = s.hidden if recompute == "full" else s.blocks / s.layers
+        scores = s.scores * seq_len if recompute == "none" else 0
+        numbers = s.hidden if recompute == "full" else (s.blocks + scores) / s.layers
         return round(batch * seq_len * numbers * BYTES[dtype])
     tokens, query, key_value = batch * seq_len, s.heads * s.head_dim, s.kv_heads * s.head_dim
     if recompute == "full":
@@ -156,7 +168,8 @@ def activation_memory(
     """
     s = shape_of(config)
     settings = {"batch": batch, "seq_len": seq_len, "dtype": dtype, "dropout": dropout}
-    blocks = s.layers * block_activations(s, recompute=recompute, **settings)
+    levels = s.levels if isinstance(s, Shape) else [s]
+    blocks = sum(level.layers * block_activations(level, recompute=recompute, **settings) for level in levels)
     if recompute == "full":
         blocks += block_activations(s, recompute="none", **settings)
     ends = batch * seq_len * (2 * s.hidden * BYTES[dtype] + s.vocab * 4)
@@ -183,14 +196,18 @@ def inference_memory(
     count with them where a model has both.
     """
     s = shape_of(config)
-    if isinstance(s, Built):  # a state of fixed size, which is nothing beside the weights
-        return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=0)
-    settings = {"seq_len": seq_len or s.context, "batch": batch, "dtype": cache_dtype or dtype}
-    settings["layers"] = s.attention_layers
+    if isinstance(s, Built):  # without attention a state of fixed size, which is nothing beside the weights
+        cache = round(batch * (seq_len or s.context) * s.cached * BYTES[cache_dtype or dtype])
+        return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=cache)
+    settings: dict[str, Any] = {"layers": s.attention_layers, "seq_len": seq_len or s.context, "batch": batch}
+    settings["dtype"] = cache_dtype or dtype
     if s.latent is not None:
         cache = latent_cache_bytes(latent_dim=s.latent.cached, rope_dim=s.latent.rope, **settings)
     else:
-        cache = kv_cache_bytes(kv_heads=s.kv_heads, head_dim=s.head_dim, **settings)
+        cache = 0
+        for level in s.levels:
+            alike = {**settings, "layers": level.attention_layers}
+            cache += kv_cache_bytes(kv_heads=level.kv_heads, head_dim=s.head_dim, **alike)
     if s.memories is not None:
         cache += batch * s.memories.state_bytes(BYTES[dtype])
     return InferenceMemory(weights=round(count_parameters(s) * BYTES[dtype]), kv_cache=cache)

@@ -44,7 +44,8 @@ class Mixture:
         width = read.optional("moe_intermediate_size") or read.number("intermediate_size")
         shared = read.optional("shared_expert_intermediate_size") or read.optional("n_shared_experts", 0) * width
         step, dense = read.optional("decoder_sparse_step", 1), read.optional("mlp_only_layers", [])
-        sparse = [i for i in range(layers) if (i + 1) % step == 0 and i not in dense]
+        lowest = read.optional("decoder_sparse_first", step - 1)
+        sparse = [i for i in range(lowest, layers, step) if i not in dense]
         first = read.optional("first_k_dense_replace", 0)
         return cls(
             layers=len([i for i in sparse if i >= first]),

@@ -30,6 +30,23 @@ def parts(config: Any) -> list[Part]:
     s = shape_of(config)
     if isinstance(s, Built):
         return [Part(name, count) for name, count in s.parts]
+    norm = s.hidden * ((2 if s.layer_norm else 1) if s.norm_width is None else s.norm_width)
+    rows = [
+        Part("token embedding", s.vocab * s.vectors),
+        Part("projections of the embedding", 0 if s.narrow is None else s.hidden * s.narrow, 2),
+        Part("position embedding", s.learned_positions * s.hidden, s.position_tables),
+        *(part for level in s.levels for part in _branches(level)),
+        *_mixture_parts(s),
+        Part("relative positions", s.position_parameters, s.layers),
+        Part("norms", norm, s.block_norms * s.layers + s.last_norm),
+        Part("elsewhere", s.elsewhere),
+        Part("output head", 0 if s.tied else s.vocab * s.vectors),
+    ]
+    return [row for row in rows if row.total]
+
+
+def _branches(s: Shape) -> list[Part]:
+    """Attention and feed-forward network of layers that are alike."""
     query, key_value = s.heads * s.head_dim, s.kv_heads * s.head_dim
     attention = s.hidden * (query + 2 * key_value) + query * s.hidden
     matrices = 3 if s.gated else 2
@@ -45,21 +62,11 @@ def parts(config: Any) -> list[Part]:
     attention += s.head_norms + (s.heads if s.sinks else 0) + s.mixer_parameters
     if s.latent is not None:
         attention = s.latent.parameters(s.hidden, s.heads)
-    norm = s.hidden * ((2 if s.layer_norm else 1) if s.norm_width is None else s.norm_width)
-    rows = [
-        Part("token embedding", s.vocab * s.vectors),
-        Part("projections of the embedding", 0 if s.narrow is None else s.hidden * s.narrow, 2),
-        Part("position embedding", s.learned_positions * s.hidden),
+    return [
         Part("attention", attention, s.attention_layers),
         *([Part("memories", s.memories.parameters(s.hidden), s.memories.layers)] if s.memories else []),
         Part("feed-forward", mlp, s.dense_layers),
-        *_mixture_parts(s),
-        Part("relative positions", s.position_parameters, s.layers),
-        Part("norms", norm, s.block_norms * s.layers + s.last_norm),
-        Part("elsewhere", s.elsewhere),
-        Part("output head", 0 if s.tied else s.vocab * s.vectors),
     ]
-    return [row for row in rows if row.total]
 
 
 def _mixture_parts(s: Shape) -> list[Part]:
@@ -82,8 +89,9 @@ def count_parameters(config: Any) -> int:
 def active_parameters(config: Any) -> int:
     """Those that one token visits: all but the experts that its gates did not choose."""
     s = shape_of(config)
-    m = None if isinstance(s, Built) else s.mixture
-    return count_parameters(s) - (m.layers * m.idle(s.hidden) if m else 0)
+    if isinstance(s, Built):
+        return count_parameters(s) - s.idle
+    return count_parameters(s) - (s.mixture.layers * s.mixture.idle(s.hidden) if s.mixture else 0)
 
 
 def matrix_parameters(config: Any) -> int:
@@ -92,7 +100,8 @@ def matrix_parameters(config: Any) -> int:
     if isinstance(s, Built):
         return s.products + s.head
     projected = 0 if s.narrow is None else 2 * s.hidden * s.narrow
-    return mixing_matrices(s) + mlp_matrices(s) + projected + s.vocab * s.vectors
+    blocks = sum(mixing_matrices(level) + mlp_matrices(level) for level in s.levels)
+    return blocks + projected + s.vocab * s.vectors
 
 
 def mlp_matrices(s: Shape) -> int:

@@ -1,7 +1,8 @@
 """The numbers of a config that estimates need, read by their Hugging Face names."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from groundup.base.errors import UsageError
@@ -13,7 +14,7 @@ class Shape:
     """A decoder's dimensions and which parts it has.
 
     Attributes:
-        learned_positions: rows of a learned position table; 0 for none.
+        learned_positions: rows of a learned position table; 0 for none. `position_tables`: how many such tables.
         attention_bias, mlp_bias: whether their linear layers have biases.
         layer_norm: LayerNorm (gain and bias) in place of RMSNorm (gain).
         gated: the MLP has three matrices (SwiGLU) in place of two.
@@ -29,6 +30,8 @@ class Shape:
         latent: the widths of latent attention, or None.
         position_parameters: what a layer's relative positions have to learn.
         mixer_parameters: what a layer's attention has besides the four projections of a plain one.
+        widths: (heads, key-value heads, width of the MLP) of each layer, where they differ; `heads`, `kv_heads` and
+            `intermediate` are those of the last one then.
         gates: whether attention has a gate for each feature of each head: one more projection.
         memories: the layers that remember in another way than by keys and values, or None.
     """
@@ -59,8 +62,20 @@ class Shape:
     latent: Latent | None = None
     position_parameters: int = 0
     mixer_parameters: int = 0
+    widths: tuple[tuple[int, int, int], ...] = ()
+    position_tables: int = 1
     gates: bool = False
     memories: Memories | None = None
+
+    @property
+    def levels(self) -> list["Shape"]:
+        """Shapes whose layers are alike and make up the model's together: one, unless layers differ in width."""
+        if not self.widths:
+            return [self]
+        return [
+            replace(self, heads=heads, kv_heads=kv_heads, intermediate=inner, layers=count, widths=())
+            for (heads, kv_heads, inner), count in Counter(self.widths).items()
+        ]
 
     @property
     def vectors(self) -> int:
@@ -95,6 +110,8 @@ class Shape:
             return _parts(read)
         if family in GPT_LIKE:
             return _gpt_like(config)
+        if family == "openelm":
+            return _openelm(config)
         if family not in KNOWN:
             known = ", ".join((*KNOWN, *GPT_LIKE))
             raise UsageError(f"estimates know the families {known}, not `{family}`")
@@ -107,7 +124,7 @@ class Shape:
         hidden, heads = read.number("hidden_size", "n_embd"), read.number("num_attention_heads", "n_head")
         intermediate = read.optional("intermediate_size") or read.optional("n_inner")
         intermediate = intermediate or read.optional("moe_intermediate_size")
-        if intermediate is None and not gpt2:
+        if intermediate is None and family not in FOUR_TIMES:
             raise UsageError("the config lacks `intermediate_size`")
         if intermediate is not None and family == "qwen":
             intermediate //= 2  # told for both halves together
@@ -124,17 +141,17 @@ class Shape:
             head_dim=head_dim,
             context=context,
             tied=bool(read.optional("tie_word_embeddings", family in TIED)),
-            learned_positions=context if gpt2 else 0,
+            learned_positions=context if gpt2 else 2 * (context + 1) if family == "glm_2021" else 0,
             attention_bias=bool(read.optional("attention_bias", gpt2 or family in BIASED))
             or family in BIASED_QUERIES
             or (family == "chatglm" and bool(read.optional("mlp_bias"))),
             mlp_bias=bool(read.optional("mlp_bias", gpt2 or family in FIRST_GLM)),
             layer_norm=gpt2 or family in FIRST_GLM,
-            gated=not gpt2 and family != "chatglm_6b",
+            gated=family not in (*FOUR_TIMES, "chatglm_6b"),
             out_bias=bool(read.optional("mlp_bias")) if family in OWN_OUT_BIAS else None,
-            block_norms=4 if family in SANDWICH else 2,
+            block_norms=BLOCK_NORMS.get(family, 2),
             norm_width=0 if family == "olmo" else None,
-            head_norms=(heads + kv_heads) * head_dim if family == "olmo2" else HEAD_NORMS.get(family, 0) * head_dim,
+            head_norms=(heads + kv_heads) * head_dim if family in ALL_HEADS else HEAD_NORMS.get(family, 0) * head_dim,
             sinks=family == "gpt_oss",
             mixture=Mixture.of(read, family, read.number("num_hidden_layers", "n_layer")),
             latent=Latent.of(read),
@@ -148,26 +165,30 @@ HYBRID = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
 
 KNOWN = (
     *HYBRID,
-    *("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "parts", "phi3", "qwen2", "qwen3"),
+    *("gpt2", "gemma", "llama", "minicpm", "mistral", "olmo", "olmo2", "openelm", "parts", "phi3", "qwen2", "qwen3"),
     *("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"),
-    *("glm_130b", "chatglm_6b", "chatglm", "glm", "glm4", "gemma2", "gemma3_text", "qwen"),
+    *("glm_2021", "glm_130b", "chatglm_6b", "chatglm", "glm", "glm4", "gemma2", "gemma3_text", "qwen"),
+    *("olmo3", "cohere2"),
 )
 """The families whose parts are counted here."""
 
-RENAMED = ("qwen", "chatglm", "chatglm_6b", "glm_130b")
+RENAMED = ("qwen", "chatglm", "chatglm_6b", "glm_130b", "glm_2021")
 """Families whose config.json has names of its own."""
 
-FIRST_GLM = ("glm_130b", "chatglm_6b")
+FOUR_TIMES = ("gpt2", "glm_2021")
+"""Families whose MLP has four times the width of the stream, without a gate, unless a config says otherwise."""
+
+FIRST_GLM = ("glm_2021", "glm_130b", "chatglm_6b")
 """Families with LayerNorm and biases in every layer."""
 
-TIED = ("gpt2", "gemma", "gemma2", "gemma3_text", "minicpm", *FIRST_GLM)
+TIED = ("gpt2", "gemma", "gemma2", "gemma3_text", "minicpm", "cohere2", *FIRST_GLM)
 """Families whose head is the embedding unless a config says otherwise."""
 
 BIASED = (*FIRST_GLM, "glm", "glm4")
 """Families with biases in attention unless a config says otherwise."""
 
-SANDWICH = ("glm4", "gemma2", "gemma3_text")
-"""Families with a norm at both ends of each branch."""
+BLOCK_NORMS = {"glm4": 4, "gemma2": 4, "gemma3_text": 4, "cohere2": 1}
+"""Norms of a block: at both ends of each branch, or one for both branches; else 2."""
 
 HEAD_DIM = {"qwen3": 128, "gemma": 256, "gpt_oss": 64, "gemma2": 256, "gemma3_text": 256, "glm": 128, "glm4": 128}
 HEAD_DIM |= dict.fromkeys(HYBRID, 256)
@@ -175,6 +196,9 @@ HEAD_DIM |= dict.fromkeys(HYBRID, 256)
 
 HEAD_NORMS = {"qwen3": 2, "qwen3_moe": 2, "gemma3_text": 2, **dict.fromkeys(HYBRID, 2)}
 """Norms over each head's queries and keys, whose gains all heads share."""
+
+ALL_HEADS = ("olmo2", "olmo3")
+"""Families with norms over the queries, and the keys, of all heads together."""
 
 BIASED_QUERIES = ("qwen", "qwen2", "qwen2_moe")
 """Families with biases on queries, keys and values alone, whatever the config says."""
@@ -249,19 +273,50 @@ GPT_LIKE: dict[str, Callable[[Any], dict[str, Any]]] = {
         **{"block_norms": 1, "elsewhere": c.vocab_size, "kv_heads": c.num_key_value_heads or c.num_attention_heads},
         "head_norms": 4 * (c.hidden_size // c.num_attention_heads) if c.qk_layernorm else 0,
     },
+    "gpt_pangu": lambda c: {"learned_positions": c.max_position_embeddings, "position_tables": 2},
     "gptj": lambda c: {"attention_bias": False, "block_norms": 1, "elsewhere": c.vocab_size},
 }
 """Families told as differences from GPT-2: what their own config says of the shape."""
 
 
-def _gpt_like(config: Any) -> Shape:
-    """GPT-2's shape, without learned positions, and what the family changes."""
+def _own(config: Any) -> Any:
+    """Our config, from one of any spelling."""
     from groundup.models.catalogue import config_from_hf
     from groundup.models.configs.base import ModelConfig
 
-    c: Any = config
-    if not isinstance(config, ModelConfig):
-        c = config_from_hf(config if isinstance(config, dict) else config.to_dict())
+    if isinstance(config, ModelConfig):
+        return config
+    return config_from_hf(config if isinstance(config, dict) else config.to_dict())
+
+
+def _openelm(config: Any) -> Shape:
+    """Layers of different widths."""
+    c = _own(config)
+    widths = tuple(zip(c.query_heads, c.key_value_heads, c.mlp_widths, strict=True))
+    heads, kv_heads, intermediate = widths[-1]
+    return Shape(
+        vocab=c.vocab_size,
+        hidden=c.hidden_size,
+        intermediate=intermediate,
+        layers=c.num_hidden_layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=c.head_dim,
+        context=c.max_position_embeddings,
+        tied=c.tie_word_embeddings,
+        learned_positions=0,
+        attention_bias=False,
+        mlp_bias=False,
+        layer_norm=False,
+        gated=c.ffn_with_glu,
+        head_norms=2 * c.head_dim if c.normalize_qk_projections else 0,
+        widths=widths,
+    )
+
+
+def _gpt_like(config: Any) -> Shape:
+    """GPT-2's shape, without learned positions, and what the family changes."""
+    c = _own(config)
     numbers = {
         "vocab": c.vocab_size,
         "hidden": c.hidden_size,

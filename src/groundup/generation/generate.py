@@ -288,10 +288,13 @@ def start_id(tokenizer: "Tokenizer") -> int:
 
 
 def end_ids(model: Any, tokenizer: "Tokenizer") -> set[int]:
-    """The end-of-text ids that the tokenizer and the model's checkpoint name; a small GPT-2 may name one it has not."""
+    """The end-of-text ids that the tokenizer and the model's checkpoint name, and the one that ends what fills a blank;
+    a small GPT-2 may name one it has not.
+    """
     named = getattr(model.config, "kept", {}).get("eos_token_id")
     ids = set(named) if isinstance(named, list | tuple) else {named}
-    return {token for token in ids | {tokenizer.eos_id} if token is not None and token < model.config.vocab_size}
+    ids |= {tokenizer.eos_id, getattr(model.config, "eop_token_id", None)}
+    return {token for token in ids if token is not None and token < model.config.vocab_size}
 
 
 def context_limit(model: Any) -> int | None:

@@ -98,7 +98,10 @@ def marks_of(tokenizer: "Tokenizer") -> Marks:
 
 def encode_inside(tokenizer: "Tokenizer", text: str) -> list[int]:
     """Ids of a text that stands inside a line: a SentencePiece tokenizer puts no space before it."""
-    start, whole = tokenizer.encode(BEFORE), tokenizer.encode(BEFORE + text)
+    try:
+        start, whole = tokenizer.encode(BEFORE), tokenizer.encode(BEFORE + text)
+    except UsageError:  # single characters, and not this one
+        return tokenizer.encode(text)
     return whole[len(start) :] if whole[: len(start)] == start else tokenizer.encode(text)
 
 

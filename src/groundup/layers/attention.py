@@ -75,8 +75,10 @@ class Attention(nn.Module):
 
     path: str = ""
     """Dotted name of this module in its model: the name of its part of the state."""
-    memory: Literal["keys", "sums", "source", "none"] = "keys"
-    """What it remembers: keys and values; tensors of fixed size; what the source gave; nothing, as it has no state."""
+    memory: Literal["keys", "sums", "source", "borrowed", "none"] = "keys"
+    """What it remembers: keys and values; tensors of fixed size; what the source gave; nothing, as another layer
+    remembers for it; nothing, as it has no state.
+    """
 
     def __init__(
         self,
@@ -121,14 +123,15 @@ class Attention(nn.Module):
     def heads(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """This call's queries (B, H, T, d), and keys and values (B, K, T, d), normalised and turned."""
         q, k, v = (proj(x).unflatten(-1, (-1, self.head_dim)) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        if self.q_norm is not None:
-            q = self.q_norm(q)
-        if self.k_norm is not None:
-            k = self.k_norm(k)
+        return self.turned(q, self.q_norm, context), self.turned(k, self.k_norm, context), v.transpose(1, 2)
+
+    def turned(self, x: Tensor, norm: nn.Module | None, context: Context) -> Tensor:
+        """Queries or keys (B, T, H, d), normalised and turned -> (B, H, T, d)"""
+        if norm is not None:
+            x = norm(x)
         if self.rope is not None:
-            tables = context.rotation(self.rope, q.dtype)
-            q, k = self.rope.rotate(q, tables), self.rope.rotate(k, tables)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+            x = self.rope.rotate(x, context.rotation(self.rope, x.dtype))
+        return x.transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """Q (B, H, T, d), all keys and values (B, K, S, d) -> (B, H, T, d); kinds with other scores override it."""

@@ -34,6 +34,11 @@ class Blanks(NamedTuple):
     targets: Tensor
     part_a: int
 
+    def single(self, runs_on: bool) -> Tensor:
+        """One position of each token, (T,), GLM-130B's: in part B that of the blank, or counted on from part A's."""
+        inside = self.positions[:, 1] > 0
+        return torch.where(inside & runs_on, torch.arange(len(self.ids)), self.positions[:, 0])
+
 
 def blank_infilling(
     ids: Sequence[int],
@@ -41,7 +46,7 @@ def blank_infilling(
     *,
     mask: int,
     start: int,
-    end: int,
+    end: int | None,
     order: Sequence[int] | None = None,
 ) -> Blanks:
     """Take spans out of a text and put them behind it.
@@ -51,7 +56,7 @@ def blank_infilling(
         spans: (first, after the last) of each span, from left to right, not overlapping.
         mask: the id of [MASK], which stands for a span in part A.
         start: the id of [START], which begins a span in part B.
-        end: the id of [END], the target after a span.
+        end: the id of [END], the target after a span; None where spans are cut off and have no end.
         order: in which order part B tells the spans, a permutation (shuffled in training); from left to right if None.
 
     Raises:
@@ -74,10 +79,12 @@ def blank_infilling(
     places = [(i, 0) for i in range(len(part_a))]
     for k in order:
         span = list(ids[slice(*spans[k])])
-        tokens += [start, *span]
-        targets += [*span, end]
-        places += [(blanks[k], i + 1) for i in range(len(span) + 1)]
-    return Blanks(torch.tensor(tokens), torch.tensor(places), torch.tensor(targets), len(part_a))
+        told = span if end is None else [*span, end]
+        tokens += [start, *span][: len(told)]
+        targets += told
+        places += [(blanks[k], i + 1) for i in range(len(told))]
+    told_ids, where, wanted = (torch.tensor(values, dtype=torch.int64) for values in (tokens, places, targets))
+    return Blanks(told_ids, where.reshape(-1, 2), wanted, len(part_a))
 
 
 class Marks(NamedTuple):
@@ -118,8 +125,8 @@ def find_marks(
     runs: Tensor | None,
     *,
     start: int,
-    mask: int,
-    end_mask: int,
+    masks: Sequence[int],
+    prior: int | None = None,
     real: Tensor | None = None,
 ) -> Marks:
     """Look for a prompt's marks: `... [MASK] ... [START]` or `... [gMASK] [START]` (Zeng et al. 2022, section 2.1).
@@ -128,24 +135,26 @@ def find_marks(
         ids: (B, T) int64.
         places: (B or 1, T) int64, each token's place in its document.
         runs: (B, T) int64, the number of each token's document in its row from 0; None for one document a row.
-        start: the id of [START].
-        mask: the id of [MASK].
-        end_mask: the id of [gMASK]; where both occur, this one counts.
+        start: the id of [START]; masks mean nothing without it.
+        masks: the ids of [MASK] and its like; the first in the text is the blank.
+        prior: the id of [gMASK] where it counts before other masks, wherever it stands, and positions run on after it.
         real: (B, T) bool, False for padding.
     """
 
-    def first(wanted: int) -> tuple[Tensor, Tensor]:
-        """The first place of an id, and whether there is one."""
+    def first(wanted: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The first place of any of these ids, and whether there is one."""
         none = ids.shape[1] + int(places.shape[1])
-        hits = (ids == wanted) if real is None else (ids == wanted) & real
-        found = torch.where(hits, places, none)
+        hits = torch.stack([ids == one for one in wanted]).any(0)
+        found = torch.where(hits if real is None else hits & real, places, none)
         if runs is None:
             least = found.amin(1, keepdim=True)
         else:
             least = torch.full_like(runs, none).scatter_reduce(1, runs, found, "amin").gather(1, runs)
         return least, least < none
 
-    (begin, begins), (gap, gaps), (end, ends) = first(start), first(mask), first(end_mask)
+    (begin, begins), (gap, gaps) = first([start]), first(masks)
+    end, ends = (gap, torch.zeros_like(gaps)) if prior is None else first([prior])
+    gaps, ends = gaps & begins, ends & begins
     begin = torch.where(begins, begin, 0)
     blank = torch.where(ends, end, torch.where(gaps, gap, (begin - 1).clamp(min=0)))
-    return Marks(begin, blank, (ends | ~gaps | ~begins).long())
+    return Marks(begin, blank, (ends | ~gaps).long())

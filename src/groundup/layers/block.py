@@ -3,13 +3,16 @@
 Block                 x + f(norm(x))            pre-norm
 PostNormBlock         norm(x + f(x))            post-norm: the stream itself is normalised
 SandwichBlock         x + norm(f(norm(x)))      both ends of the branch
+ThirdBranchBlock      s (x + norm(f(x)))        a third branch after a sandwich, and a factor of the stream
 PostBranchNormBlock   x + norm(f(x))            the end of the branch alone
 DeepNormBlock         norm(a x + f(x))          post-norm with a heavier stream, for very deep models
 HeavyStreamBlock      a norm(x) + f(norm(x))    the same, told from norm to norm
+NormedStreamBlock     norm(x), then pre-norm    the stream is normalised before the block alone
 """
 
 from typing import ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from groundup.base.errors import UsageError
@@ -122,9 +125,32 @@ class OneBranchBlock(nn.Module):
     def __init__(self, norm1: nn.Module, mixer: nn.Module):
         super().__init__()
         self.norm1, self.mixer = norm1, mixer
+        self.compiles: bool = getattr(mixer, "compiles", True)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         return x + self.mixer(self.norm1(x), context)
+
+
+class NormedStreamBlock(Block):
+    """A pre-norm block over a stream that is normalised first: x = norm0(x), then as `Block` (Zeng et al. 2021,
+    PanGu-alpha: the norm that ends GPT-2 stands before its last block).
+
+    Args:
+        norm0: of the stream.
+        norm1, attn, norm2, mlp: the parts, as in Block.
+        dropouts: see Block.
+    """
+
+    layout = "norm0 ( norm1 attn + ( norm2 mlp +"
+
+    def __init__(
+        self, norm0: nn.Module, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module, **dropouts: float
+    ):
+        super().__init__(norm1, attn, norm2, mlp, **dropouts)
+        self.norm0 = norm0
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return super().forward(self.norm0(x), context)
 
 
 class PostBranchNormBlock(Block):
@@ -176,6 +202,38 @@ class SandwichBlock(Block):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn_dropout(self.end1(self.attn(self.norm1(x), context)))
         return x + self.mlp_dropout(self.end2(self.feed(self.norm2(x), context)))
+
+
+class ThirdBranchBlock(SandwichBlock):
+    """Sandwich, then x + end3(extra(x)), then the stream times a number (Gemma 3n 2025; Gemma 4 2026).
+
+    Args:
+        norm1, attn, norm2, mlp, end1, end2: the parts, as in SandwichBlock.
+        extra: the third branch, called with the context; None for none.
+        end3: norm of its result.
+        dropouts: see Block.
+
+    Attributes:
+        layer_scalar: (1,), the number: a buffer, part of the weights but not trained.
+    """
+
+    layout = "( norm1 attn end1 + ( norm2 mlp end2 + ( extra end3 +"
+    layer_scalar: Tensor
+
+    def __init__(
+        self, *parts: nn.Module, extra: nn.Module | None = None, end3: nn.Module | None = None, **dropouts: float
+    ):
+        super().__init__(*parts, **dropouts)
+        self.extra, self.end3 = extra, end3
+        self.register_buffer("layer_scalar", torch.ones(1))
+        if extra is None:
+            self.layout = SandwichBlock.layout  # type: ignore[misc]
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = super().forward(x, context)
+        if self.extra is not None and self.end3 is not None:
+            x = x + self.end3(self.extra(x, context))
+        return x * self.layer_scalar
 
 
 class DeepNormBlock(Block):

@@ -19,6 +19,11 @@ class Embedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     @property
+    def tables(self) -> tuple[nn.Embedding, ...]:
+        """Every table that has a row for each id."""
+        return (self.tokens,)
+
+    @property
     def weight(self) -> Tensor:
         """The token vectors, (V, D): what an output head may be tied to."""
         return self.tokens.weight
@@ -56,6 +61,32 @@ class PositionalEmbedding(Embedding):
                 f"{asked} tokens in a row, but this model has learned {learned} positions: shorten the text"
             )
         return self.vectors(x) + self.positions(context.positions + self.offset)
+
+
+class BlankPositionEmbedding(PositionalEmbedding):
+    """Token vectors plus two learned ones, for the place in the text and the place in the blank (Du et al. 2022, GLM).
+
+    Args:
+        num_embeddings, dim, max_positions, dropout: see PositionalEmbedding; both tables have `max_positions` rows.
+    """
+
+    def __init__(self, num_embeddings: int, dim: int, max_positions: int, dropout: float = 0.0):
+        super().__init__(num_embeddings, dim, max_positions, dropout)
+        self.blanks = nn.Embedding(max_positions, dim)
+
+    def placed(self, x: Tensor, context: Context) -> Tensor:
+        """The tokens' vectors with both positions in them; positions (B, T) are all outside blanks."""
+        positions, learned = context.positions, self.positions.num_embeddings
+        if positions.ndim == 2:
+            positions = torch.stack((positions, torch.zeros_like(positions)), -1)
+        # part A and part B each have positions of their own: only a row longer than a table can leave it
+        if positions.shape[1] > learned and int(positions.max()) >= learned:
+            raise UsageError(
+                f"a token has position {int(positions.max())}, but this model has learned those below {learned}: "
+                "shorten the text or the blank"
+            )
+        text, blank = positions.unbind(-1)
+        return self.vectors(x) + self.positions(text) + self.blanks(blank)
 
 
 class SegmentEmbedding(PositionalEmbedding):

@@ -65,6 +65,27 @@ class RMSNorm(nn.Module):
         return self.weight * h.type_as(x)
 
 
+class Float32RMSNorm(RMSNorm):
+    """x / rms(x) * weight, in float32 throughout: rounded once, after the gain (Gemma 4, 2026)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.float()
+        h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)
+        return (h * self.weight.float()).type_as(x)
+
+
+class PlainRMSNorm(nn.Module):
+    """x / rms(x), with nothing learned, computed in float32."""
+
+    def __init__(self, eps: float = 1e-6):
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.float()
+        return (h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)).type_as(x)
+
+
 class OffsetRMSNorm(RMSNorm):
     """x / rms(x) * (1 + weight), with weights that begin at zero, in float32 throughout (Gemma 2024).
 
@@ -79,6 +100,35 @@ class OffsetRMSNorm(RMSNorm):
         h = x.float()
         h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)
         return (h * (1 + self.weight.float())).type_as(x)
+
+
+class GatedRMSNorm(RMSNorm):
+    """RMSNorm of groups of features beside a gate z, in float32 (Dao & Gu 2024, Mamba-2).
+
+    gate first      weight * (x silu(z) / rms(x silu(z)))
+    norm first      weight * (x / rms(x)) silu(z)
+
+    x and z (..., D) -> (..., D)
+
+    Args:
+        dim: features D.
+        eps: added to the mean square.
+        groups: parts of the features, one after another, that have a root mean square each.
+        gate_first: which of the two.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5, groups: int = 1, *, gate_first: bool = True):
+        super().__init__(dim, eps)
+        self.groups, self.gate_first = groups, gate_first
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        z = F.silu(gate.float())
+        h = x.float() * z if self.gate_first else x.float()
+        h = h.unflatten(-1, (self.groups, -1))
+        h = (h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)).flatten(-2)
+        if not self.gate_first:
+            return (self.weight.float() * h * z).type_as(gate)
+        return self.weight * h.type_as(gate)
 
 
 class AllHeadsNorm(nn.Module):

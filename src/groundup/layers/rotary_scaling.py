@@ -81,6 +81,24 @@ def raise_theta(frequencies: Tensor, ratio: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class ProportionalScaling(Scaling):
+    """Waves of a share of the pairs, as if all had one; the other pairs, those of the longest waves, do not turn
+    (Gemma 4, 2026). Partial rotary positions stretch the waves over the pairs that turn; these do not.
+
+    Attributes:
+        share: of the pairs that turn.
+        factor: positions are divided by it.
+    """
+
+    share: float = 1.0
+    factor: float = 1.0
+
+    def __call__(self, frequencies: Tensor, theta: float, length: Tensor) -> Tensor:
+        turning = torch.arange(len(frequencies), device=frequencies.device) < int(self.share * len(frequencies))
+        return torch.where(turning, frequencies / self.factor, 0.0)
+
+
+@dataclass(frozen=True)
 class YarnScaling(Scaling):
     """YaRN (Peng et al. 2023): a wave that turns more than `beta_fast` times within the old context is kept, one that
     turns less than `beta_slow` times is stretched by `factor`, between them the two are blended in proportion to j.

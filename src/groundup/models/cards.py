@@ -10,6 +10,7 @@ from groundup.base.errors import UsageError, did_you_mean
 from groundup.models.catalogue import FAMILIES
 
 FOLDER = Path(__file__).parent / "cards"
+MONTH = r"^\d{4}-\d{2}$"
 
 
 class CardSize(Config):
@@ -25,6 +26,33 @@ class CardSize(Config):
     """Tokens it was trained on: `1.4T`."""
     context: PositiveInt | None = None
     """Tokens of context, where they are not the family's."""
+    date: str | None = Field(default=None, pattern=MONTH)
+    """Year and month of its release, where it is not the family's."""
+    layers: PositiveInt | None = None
+    """Blocks, where no code here builds it: else they stand in the config."""
+    width: PositiveInt | None = None
+    """Of the residual stream, where no code here builds it."""
+    heads: PositiveInt | None = None
+    """Query heads, where no code here builds it."""
+    kv_heads: PositiveInt | None = None
+    """Key-value heads, where no code here builds it and they are fewer."""
+    vocabulary: PositiveInt | None = None
+    """Token ids, where no code here builds it."""
+    unconfirmed: list[str] = []
+    """Those of the fields above that no source confirms so far."""
+
+
+class Stage(Config):
+    """One step of a pipeline that makes a model from another."""
+
+    name: str
+    """What is done."""
+    prompts: PositiveInt | None = None
+    """Prompts that it is trained on."""
+    origin: str | None = None
+    """Who wrote them."""
+    how: str | None = None
+    """Of what, with what, towards what."""
 
 
 class Number(Config):
@@ -38,6 +66,8 @@ class Number(Config):
     """The result, in the unit of the source (percent where none is named)."""
     source: str
     """Where it is published."""
+    unconfirmed: bool = False
+    """Whether it was written down without a look at that source."""
 
 
 class Card(Config):
@@ -47,7 +77,7 @@ class Card(Config):
     """Its name in prose."""
     organisation: str
     """Who made it."""
-    date: str = Field(pattern=r"^\d{4}-\d{2}$")
+    date: str = Field(pattern=MONTH)
     """Year and month of the paper or the release."""
     paper: str | None = None
     """Authors, year, title."""
@@ -75,12 +105,18 @@ class Card(Config):
     """Longest context, in tokens."""
     sizes: list[CardSize] = []
     """Published sizes."""
+    stages: list[Stage] = []
+    """The steps of its making, where they are what the paper is about."""
+    withheld: list[str] = []
+    """What its makers say they do not tell."""
     numbers: list[Number] = []
     """Published results."""
     rows: list[str] = []
     """Rows of the catalogue that real weights of it confirm."""
     notes: str | None = None
     """What else is worth knowing."""
+    unconfirmed: list[str] = []
+    """Those of the fields above that no source confirms so far, beyond what the code and its references prove."""
 
 
 @functools.cache

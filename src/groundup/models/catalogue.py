@@ -14,6 +14,7 @@ from groundup.models.configs.bengio import BengioConfig
 from groundup.models.configs.bloom import BloomConfig
 from groundup.models.configs.chatglm import ChatGLMConfig
 from groundup.models.configs.chatglm_6b import ChatGLM6BConfig
+from groundup.models.configs.cohere2 import Cohere2Config
 from groundup.models.configs.deepseek_v2 import DeepseekV2Config
 from groundup.models.configs.deepseek_v3 import DeepseekV3Config
 from groundup.models.configs.elmo import ElmoConfig
@@ -21,9 +22,11 @@ from groundup.models.configs.falcon import FalconConfig
 from groundup.models.configs.gemma import GemmaConfig
 from groundup.models.configs.gemma2 import Gemma2Config
 from groundup.models.configs.gemma3 import Gemma3Config
+from groundup.models.configs.gemma4 import Gemma4Config
 from groundup.models.configs.glm import GlmConfig
 from groundup.models.configs.glm4 import Glm4Config
 from groundup.models.configs.glm_130b import GLM130BConfig
+from groundup.models.configs.glm_2021 import GLM2021Config
 from groundup.models.configs.gpt2 import GPT2Config
 from groundup.models.configs.gpt3 import GPT3Config
 from groundup.models.configs.gpt_neo import GPTNeoConfig
@@ -32,14 +35,18 @@ from groundup.models.configs.gpt_oss import GptOssConfig
 from groundup.models.configs.gptj import GPTJConfig
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mamba import MambaConfig
+from groundup.models.configs.mamba2 import Mamba2Config
 from groundup.models.configs.minicpm import MiniCPMConfig
 from groundup.models.configs.mistral import MistralConfig
 from groundup.models.configs.mixtral import MixtralConfig
 from groundup.models.configs.ngram import NGramConfig
 from groundup.models.configs.olmo import OlmoConfig
 from groundup.models.configs.olmo2 import Olmo2Config
+from groundup.models.configs.olmo3 import Olmo3Config
 from groundup.models.configs.openai_gpt import OpenAIGPTConfig
+from groundup.models.configs.openelm import OpenELMConfig
 from groundup.models.configs.opt import OPTConfig
+from groundup.models.configs.pangu import PanguConfig
 from groundup.models.configs.parts import PartsConfig
 from groundup.models.configs.phi import PhiConfig
 from groundup.models.configs.phi3 import Phi3Config
@@ -83,11 +90,14 @@ FAMILIES: dict[str, Family] = {
     "phi": Family(PhiConfig, "groundup.models.text.phi:Phi"),
     "gpt_oss": Family(GptOssConfig, "groundup.models.text.gpt_oss:GptOss"),
     "llama": Family(LlamaConfig, "groundup.models.text.llama:Llama"),
+    "cohere2": Family(Cohere2Config, "groundup.models.text.cohere2:Cohere2"),
     "deepseek_v2": Family(DeepseekV2Config, "groundup.models.text.deepseek_v2:DeepseekV2"),
     "deepseek_v3": Family(DeepseekV3Config, "groundup.models.text.deepseek_v3:DeepseekV3"),
     "gemma": Family(GemmaConfig, "groundup.models.text.gemma:Gemma"),
     "gemma2": Family(Gemma2Config, "groundup.models.text.gemma2:Gemma2"),
     "gemma3_text": Family(Gemma3Config, "groundup.models.text.gemma3:Gemma3"),
+    "glm_2021": Family(GLM2021Config, "groundup.models.text.glm_2021:GLM2021"),
+    "gemma4_text": Family(Gemma4Config, "groundup.models.text.gemma4:Gemma4"),
     "glm_130b": Family(GLM130BConfig, "groundup.models.text.glm_130b:GLM130B"),
     "chatglm_6b": Family(ChatGLM6BConfig, "groundup.models.text.chatglm_6b:ChatGLM6B"),
     "chatglm": Family(ChatGLMConfig, "groundup.models.text.chatglm:ChatGLM"),
@@ -95,10 +105,14 @@ FAMILIES: dict[str, Family] = {
     "glm4": Family(Glm4Config, "groundup.models.text.glm4:Glm4"),
     "mistral": Family(MistralConfig, "groundup.models.text.mistral:Mistral"),
     "mamba": Family(MambaConfig, "groundup.models.text.mamba:Mamba"),
+    "mamba2": Family(Mamba2Config, "groundup.models.text.mamba2:Mamba2"),
     "minicpm": Family(MiniCPMConfig, "groundup.models.text.minicpm:MiniCPM"),
     "olmo": Family(OlmoConfig, "groundup.models.text.olmo:Olmo"),
     "mixtral": Family(MixtralConfig, "groundup.models.text.mixtral:Mixtral"),
     "olmo2": Family(Olmo2Config, "groundup.models.text.olmo2:Olmo2"),
+    "openelm": Family(OpenELMConfig, "groundup.models.text.openelm:OpenELM"),
+    "gpt_pangu": Family(PanguConfig, "groundup.models.text.pangu:Pangu"),
+    "olmo3": Family(Olmo3Config, "groundup.models.text.olmo3:Olmo3"),
     "parts": Family(PartsConfig, "groundup.models.text.parts:Parts"),
     "phi3": Family(Phi3Config, "groundup.models.text.phi3:Phi3"),
     "qwen": Family(QwenConfig, "groundup.models.text.qwen:Qwen"),
@@ -143,9 +157,14 @@ def config_from_hf(values: dict[str, Any]) -> ModelConfig:
         raise CheckpointError("config.json has no `model_type`, so the family is not known")
     if ChatGLM6BConfig.reads(values):
         model_type = ChatGLM6BConfig.family()
+    if PanguConfig.reads(values):
+        model_type = PanguConfig.family()
     if any(f.config.whole == model_type for f in FAMILIES.values()):
         values = text_part(values)
         model_type = values["model_type"]
+    for config in (ChatGLM6BConfig, GLM2021Config):  # whose files bear the name of another family
+        if config.reads(values):
+            model_type = config.family()
     return family(model_type).config.from_hf(values)
 
 

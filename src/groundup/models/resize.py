@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
 
 
+ROWS = ("vocab_size", "vocab_size_per_layer_input")
+"""Fields that tell how many rows the tables of ids have."""
+
+
 def resize_embeddings(model: "CausalLM", size: int, learned: int | None = None) -> None:
     """Give the model `size` token ids; the rows of new ones are the mean of those that were learned.
 
@@ -35,13 +39,15 @@ def resize_embeddings(model: "CausalLM", size: int, learned: int | None = None) 
         raise UsageError("the whole model is needed: this part of it has no embedding or no head")
     tied = model.lm_head.weight is model.embed.tokens.weight
     head = model.lm_head
-    model.embed.tokens.weight = _longer(model.embed.tokens.weight, size, learned)
-    model.embed.tokens.num_embeddings = size
+    for table in model.embed.tables:
+        table.weight = _longer(table.weight, size, learned)
+        table.num_embeddings = size
     head.weight = model.embed.tokens.weight if tied else _longer(head.weight, size, learned)
     head.out_features = size
     if head.bias is not None:
         head.bias = _longer(head.bias, size, learned)
-    model.config = model.config.model_copy(update={"vocab_size": size})
+    told = [name for name in ROWS if getattr(model.config, name, None) is not None]
+    model.config = model.config.model_copy(update=dict.fromkeys(told, size))
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 
 from groundup.data.loader import in_order
 from groundup.data.packing import Rows
-from groundup.training.objectives.objective import Objective
+from groundup.training.objectives.objective import Objective, corrupted, model_inputs
 
 
 class HeldOut:
@@ -28,7 +28,7 @@ class HeldOut:
         self.batch_size, self.max_batches = batch_size, max_batches
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """Loss (nats per token), bits_per_byte where bytes are known, and each source's loss when there are several."""
+        """Loss (nats per token), bits_per_byte of text whose bytes are known, and each source's loss of several."""
         total, weight, total_bits, total_bytes = 0.0, 0.0, 0.0, 0.0
         numbers: dict[str, float] = {}
         for name, rows in self.sources.items():
@@ -40,7 +40,7 @@ class HeldOut:
             total_bits += loss / math.log(2)
             total_bytes += count * rows.tokens.num_bytes / max(1, len(rows.tokens))
         numbers = {"loss": total / weight if weight else math.nan, **numbers}
-        if total_bytes:
+        if total_bytes and not hasattr(self.objective, "corrupt"):  # blanks and their ends are not the text
             numbers["bits_per_byte"] = total_bits / total_bytes
         return numbers
 
@@ -48,12 +48,15 @@ class HeldOut:
     def _measure(self, model: Any, rows: Rows) -> tuple[float, float]:
         device = next(model.parameters()).device
         total = weight = 0.0
-        for batch in self._batches(rows):
-            batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-            batch = self.objective.prepare(batch)
-            outputs = model(batch["ids"], documents=batch.get("documents"), head=self.objective.head(batch))
-            loss, count, _ = self.objective.loss(outputs, batch)
-            total, weight = total + float(loss), weight + float(count)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what an objective takes out of the text is the same in every evaluation
+            for batch in self._batches(rows):
+                batch = corrupted(self.objective, batch)
+                batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+                batch = self.objective.prepare(batch)
+                outputs = model(batch["ids"], head=self.objective.head(batch), **model_inputs(batch))
+                loss, count, _ = self.objective.loss(outputs, batch)
+                total, weight = total + float(loss), weight + float(count)
         return total, weight
 
     def _batches(self, rows: Rows) -> Iterable[dict[str, Any]]:

@@ -24,7 +24,7 @@ from groundup.training.clipping import global_norm
 from groundup.training.distributed import Workers
 from groundup.training.feed import num_rows, take_rows
 from groundup.training.objectives.cross_entropy import IGNORED
-from groundup.training.objectives.objective import Batch, Objective
+from groundup.training.objectives.objective import Batch, Objective, corrupted, model_inputs
 from groundup.training.optimizers.base import Optimizer
 from groundup.training.precision import PrecisionConfig
 
@@ -79,7 +79,7 @@ class Step:
 
     def __call__(self, batch: Batch) -> StepResult:
         """Update the model with this rank's rows; the learning rate is the one in the optimizer."""
-        batch = {name: self._to_device(value) for name, value in batch.items()}
+        batch = {name: self._to_device(value) for name, value in corrupted(self.objective, batch).items()}
         counts = self.workers.sum(count_tokens(batch))
         expected = counts[1] or counts[0]  # the weight of next-token objectives; others differ by a factor
         with scaled(self._auxiliary_scale(expected, counts[0])):
@@ -111,12 +111,7 @@ class Step:
             with torch.no_grad():
                 part = self.objective.prepare(part)
             with self.precision.autocast(self.workers.device.type):
-                outputs = self.forward(
-                    part["ids"],
-                    positions=part.get("positions"),
-                    documents=part.get("documents"),
-                    head=self.objective.head(part),
-                )
+                outputs = self.forward(part["ids"], head=self.objective.head(part), **model_inputs(part))
                 loss, weight, metrics = self.objective.loss(outputs, part)
             self.scaler.scale_loss(self._divided(loss, expected)).backward()
             self.optimizer.gather()

@@ -112,12 +112,12 @@ MIXTURES = {
     "deepseek_v3": LATENT,
 }
 # GLM's first models attend by marks in the prompt: their attention goes step by step.
-BY_MARKS = ("glm_130b", "chatglm_6b")
+BY_MARKS = ("glm_2021", "glm_130b", "chatglm_6b")
 WITHOUT_ATTENTION = ("deepseek_v2", "deepseek_v3")
 SHARED = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
 # Their layers have a memory of one size, or attention with gates: both go step by step, between faster projections.
 HYBRIDS = {"qwen3_next": SHARED, "qwen3_5_text": {}, "qwen3_5_moe_text": {**SHARED, "intermediate_size": 5632}}
-ELSEWHERE = (*OLDER, *MIXTURES, *BY_MARKS, *HYBRIDS, "mamba")
+ELSEWHERE = (*OLDER, *MIXTURES, *BY_MARKS, *HYBRIDS, "mamba", "mamba2")
 # Blocks in one call: pre-norm, and nothing in them that has to ask Python.
 WHOLE = {
     *("llama", "mistral", "qwen2", "qwen3", "phi3", "olmo", "gemma", "glm", "chatglm", "qwen", "parts"),
@@ -179,8 +179,9 @@ def test_steps_of_the_hybrids(family, dtype):
 def test_networks_alone_where_attention_goes_by_marks(family):
     marks = {"gmask_token_id": 2001, "bos_token_id": 2004, "mask_token_id": 2000}
     shape = LLAMA | {"model_type": family, "vocab_size": 2048, "initializer_range": 0.2} | marks
+    config = FAMILIES[family].config
     torch.manual_seed(0)
-    model = build_model(FAMILIES[family].config(**shape)).eval()
+    model = build_model(config(**{name: value for name, value in shape.items() if name not in config.fixed})).eval()
     view = for_decoding(model, fewest_parameters=0)
     assert FewRowsAttention not in kinds(view)
     ids = torch.randint(0, 2000, (2, 6))
@@ -217,9 +218,12 @@ def test_steps_of_a_recurrent_model(cell):
     assert_same_steps(view, model, even=False)
 
 
-def test_steps_of_a_mamba():
+@pytest.mark.parametrize(
+    ("family", "own"), [("mamba", {}), ("mamba2", {"num_attention_heads": 8, "head_dim": 16, "n_groups": 2})]
+)
+def test_steps_of_a_mamba(family, own):
     torch.manual_seed(0)
-    config = FAMILIES["mamba"].config(vocab_size=8192, hidden_size=64, num_hidden_layers=2, state_size=4)
+    config = FAMILIES[family].config(vocab_size=8192, hidden_size=64, num_hidden_layers=2, state_size=4, **own)
     model = build_model(config).eval()
     view = for_decoding(model, fewest_parameters=0)
     assert isinstance(view.blocks["0"].mixer.in_proj, FewRowsLinear)

@@ -32,6 +32,7 @@ SHAPES = {
     "ngram": "order: 3",
     "rnn": "hidden_size: 16, num_hidden_layers: 1, cell: gru",
     "mamba": "hidden_size: 16, num_hidden_layers: 1, state_size: 4",
+    "mamba2": f"{SHAPE}, head_dim: 16, state_size: 4, n_groups: 1",
     # and what others need besides, or have not
     "rwkv": "hidden_size: 16, num_hidden_layers: 1",
     "rwkv2": "hidden_size: 16, num_hidden_layers: 1",
@@ -40,7 +41,7 @@ SHAPES = {
     "openai-gpt": SHAPE,
     "bloom": SHAPE,
     "qwen": f"{SHAPE}, head_dim: 8, intermediate_size: 24",
-    **dict.fromkeys(("gemma2", "gemma3_text", "gpt_oss", "mixtral", "qwen3_moe"), f"{SHAPE}, {GROUPED}"),
+    **dict.fromkeys(("gemma2", "gemma3_text", "gemma4_text", "gpt_oss", "mixtral", "qwen3_moe"), f"{SHAPE}, {GROUPED}"),
 }
 
 

@@ -35,12 +35,48 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """Without a context there is no padding, and every token is new."""
-        documents = None if context is None else context.documents
-        real = None if documents is None else (documents != 0).flatten()
-        tokens = x.flatten(0, 1)  # (N, D)
-        routing = self.gate(tokens, real, decoding=context is not None and context.state is not None)
-        y = self.experts(tokens, routing).view_as(x)
+        y = self.visited(x, x, context)
         if self.shared is None:
             return y
         shared = self.shared(x)
         return y + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(x)) * shared)
+
+    def visited(self, x: Tensor, seen: Tensor, context: Context | None) -> Tensor:
+        """What the chosen experts say of x, where the gate sees `seen`. (B, T, D) -> (B, T, D)"""
+        documents = None if context is None else context.documents
+        real = None if documents is None else (documents != 0).flatten()
+        decoding = context is not None and context.state is not None
+        routing = self.gate(seen.flatten(0, 1), real, decoding=decoding)  # N = B T tokens
+        return self.experts(x.flatten(0, 1), routing).view_as(x)
+
+
+class NormedMixture(MixtureOfExperts):
+    """A mixture beside a dense network, each between norms of its own; the gate sees the stream as it is (Gemma 4).
+
+        shared_end(shared(shared_norm(x))) + end(experts(norm(x)))
+
+    (B, T, D) -> (B, T, D)
+
+    Args:
+        gate, experts, shared: as in MixtureOfExperts; the gate gets x itself.
+        norm, end: norms before and behind the experts.
+        shared_norm, shared_end: those of the dense network.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        experts: Experts,
+        shared: nn.Module,
+        *,
+        norm: nn.Module,
+        end: nn.Module,
+        shared_norm: nn.Module,
+        shared_end: nn.Module,
+    ):
+        super().__init__(gate, experts, shared)
+        self.norm, self.end, self.shared_norm, self.shared_end = norm, end, shared_norm, shared_end
+
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        dense = self.shared_end(self.shared(self.shared_norm(x)))  # type: ignore[misc]
+        return dense + self.end(self.visited(self.norm(x), x, context))

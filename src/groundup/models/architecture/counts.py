@@ -25,12 +25,14 @@ def count_parts(model: nn.Module) -> dict[str, int]:
 
 PARTS = (
     ("embed.tokens", "token embedding"),
+    ("embed.per_layer", "per-layer embedding"),
     ("embed.", "other embeddings"),
     (".attn.", "attention"),
     (".mlp.gate.", "gates"),
     (".mlp.experts.", "experts"),
     (".mlp.shared", "shared experts"),
     (".mlp.", "feed-forward"),
+    (".extra.", "per-layer inputs"),
     (".rnn.", "recurrent layers"),
     ("norm", "norms"),
     ("lm_head", "output head"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.layers.attentions.gated_delta import GatedDeltaNet
+from groundup.layers.attentions.shared_keys import BorrowingAttention
 from groundup.layers.latent_attention import LatentAttention
 from groundup.layers.moe.experts import Experts, GroupedLinear
 from groundup.layers.moe.gates.gate import Gate
@@ -161,11 +162,15 @@ def _attention_words(module: nn.Module) -> Iterator[str]:
     if isinstance(d, int) and isinstance(q, nn.Linear) and isinstance(k, nn.Linear):
         heads, kv_heads = q.out_features // d, k.out_features // d
         yield f"{heads} heads of {d}" + (f", {kv_heads} for keys and values" if kv_heads != heads else "")
+    if isinstance(module, BorrowingAttention) and isinstance(q, nn.Linear):
+        yield f"{q.out_features // module.head_dim} heads of {d}, keys and values of {module.source}"
     if isinstance(module, LatentAttention):
         yield f"a latent of {module.kv_down_proj.out_features} and a rotary key of {module.rope.dim}"
     rope = getattr(module, "rope", None)
     if rope is not None and isinstance(d, int):
-        part = "" if rope.dim == d else f"{rope.dim} of {d} features, "
+        share = getattr(getattr(rope, "scaling", None), "share", 1.0)
+        turned = int(share * rope.dim // 2) * 2
+        part = "" if turned == d else f"{turned} of {d} features, "
         yield f"rotary ({part}θ {rope.theta:,.0f})"
     window = getattr(getattr(module, "mask", None), "window", None)
     if window is not None:

@@ -39,6 +39,8 @@ class ModelConfig(Config):
     """Fields of the ancestor that this family's config.json lacks: name -> the one value that they have here."""
     counted: ClassVar[bool] = False
     """Whether the family learns by counting, not by gradients."""
+    marks: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Fields that are ids of tokens which the family finds in a text, and how tokenizers spell them."""
     bounded: ClassVar[bool] = True
     """Whether nothing can be read beyond max_position_embeddings."""
     whole: ClassVar[str] = ""

@@ -38,6 +38,8 @@ class ChatGLM6BConfig(GLM130BConfig):
     """[MASK], a short blank in the text."""
     gmask_token_id: int = Field(default=130_001, ge=0)
     """[gMASK], a blank of any length at the end."""
+    eop_token_id: int = Field(default=130_005, ge=0)
+    """<eop>, which ends the answer; `eos_token_id` in files."""
 
     @classmethod
     def reads(cls, values: dict[str, Any]) -> bool:
@@ -50,7 +52,8 @@ class ChatGLM6BConfig(GLM130BConfig):
         for name in ABSENT:
             if values.get(name):
                 raise CheckpointError(f"config.json: {name} {values[name]} is not supported for ChatGLM-6B")
-        first = {"bos_token_id": 150_004, "mask_token_id": 150_000, "gmask_token_id": 150_001, "vocab_size": 150_528}
+        first = {"bos_token_id": 150_004, "mask_token_id": 150_000, "gmask_token_id": 150_001}
+        first |= {"eos_token_id": 150_005, "vocab_size": 150_528}
         return first | values | {"model_type": cls.family()}
 
     def to_hf(self) -> dict[str, Any]:

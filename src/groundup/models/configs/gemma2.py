@@ -2,22 +2,20 @@
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat
 
 from groundup.base.errors import CheckpointError
 from groundup.models.configs.gemma import GemmaConfig
+from groundup.models.configs.layer_kinds import LayerKinds
 
-LayerType = Literal["full_attention", "sliding_attention"]
 
-
-class Gemma2Config(GemmaConfig):
+class Gemma2Config(GemmaConfig, LayerKinds):
     """Gemma 2 (Gemma team 2024)."""
 
     architecture: ClassVar[str] = "Gemma2ForCausalLM"
     aliases: ClassVar[dict[str, str]] = {"hidden_activation": "hidden_act"}
     harmless: ClassVar[frozenset[str]] = frozenset({"cache_implementation", "sliding_window_size"})
     period: ClassVar[int] = 2
-    """Every layer of this number, counted from 1, sees all; the others see a window."""
     sizes: ClassVar[dict[str, dict[str, Any]]] = {
         "gemma-2-2b": {},
         "gemma-2-9b": {
@@ -48,33 +46,11 @@ class Gemma2Config(GemmaConfig):
     """Bound of the scores."""
     final_logit_softcapping: PositiveFloat | None = 30.0
     """Bound of the logits."""
-    sliding_window: int | None = Field(default=4096, gt=0)
-    """Tokens that each token sees in layers with a window, itself included."""
-    layer_types: list[LayerType] | None = None
-    """What each layer sees; by turns when not given."""
-
-    @model_validator(mode="after")
-    def _every_layer_has_a_type(self) -> "Gemma2Config":
-        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
-            raise ValueError(
-                f"layer_types tells of {len(self.layer_types)} layers, num_hidden_layers of {self.num_hidden_layers}"
-            )
-        return self
-
-    def kind(self, i: int) -> LayerType:
-        """What layer i sees."""
-        if self.layer_types is not None:
-            return self.layer_types[i]
-        return "sliding_attention" if (i + 1) % self.period else "full_attention"
-
-    def window(self, i: int) -> int | None:
-        """How many tokens layer i sees; None for all."""
-        return self.sliding_window if self.kind(i) == "sliding_attention" else None
 
     @classmethod
     def translate(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Attention in both directions is not built here; a `hidden_act` beside the activation is the older name."""
-        values = dict(values)
+        values = cls.kinds_from_number(values)
         if values.pop("use_bidirectional_attention", None):
             raise CheckpointError(f"config.json: use_bidirectional_attention is not supported for {cls.family()}")
         if "hidden_activation" in values:
@@ -87,10 +63,6 @@ class Gemma2Config(GemmaConfig):
         config = super().from_hf(values)
         absent = {name: None for name in NULLABLE if name in values and values[name] is None}
         return config.model_copy(update=absent)
-
-    def to_hf(self) -> dict[str, Any]:
-        """config.json, with a type for each layer."""
-        return super().to_hf() | {"layer_types": [self.kind(i) for i in range(self.num_hidden_layers)]}
 
 
 NULLABLE = ("attn_logit_softcapping", "final_logit_softcapping", "sliding_window")

@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PositiveFloat
 
 from groundup.base.errors import CheckpointError
-from groundup.base.hf_config import per_layer_type
 from groundup.models.configs.gemma2 import Gemma2Config
+from groundup.models.configs.layer_kinds import one_rope, rope_of_each_kind
 from groundup.models.configs.llama import RopeParameters
 
 LINEAR = {"rope_theta": 1_000_000.0, "rope_type": "linear", "factor": 8.0}
@@ -62,27 +62,13 @@ class Gemma3Config(Gemma2Config):
     @classmethod
     def translate(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Rotary settings come for each kind of layer, or as one theta beside another for windows."""
-        values = super().translate(values)
-        period = values.pop("sliding_window_pattern", values.pop("_sliding_window_pattern", cls.period))
-        layers = int(values.get("num_hidden_layers", 26))
-        if period != cls.period and "layer_types" not in values:
-            kinds = ("full_attention", "sliding_attention")
-            values["layer_types"] = [kinds[bool((i + 1) % period)] for i in range(layers)]
+        values = one_rope(super().translate(values), "rope_local_base_freq", 10_000.0)
         if values.get("attn_logit_softcapping"):
-            raise CheckpointError("config.json: attn_logit_softcapping does nothing in gemma3_text models: remove it")
-        rope = dict(values.pop("rope_parameters", None) or {})
-        if per_layer_type(rope):
-            local = rope.get("sliding_attention") or {}
-            if local.get("rope_type", "default") != "default":
-                raise CheckpointError("config.json: rotary positions of layers with a window are not scaled")
-            values["rope_local_base_freq"] = local.get("rope_theta", 10_000.0)
-            rope = dict(rope.get("full_attention") or {})
-        return values | {"rope_parameters": {"rope_theta": 1_000_000.0} | rope}
+            raise CheckpointError(
+                f"config.json: attn_logit_softcapping does nothing in {cls.family()} models: remove it"
+            )
+        return values | {"rope_parameters": {"rope_theta": 1_000_000.0} | dict(values.get("rope_parameters") or {})}
 
     def to_hf(self) -> dict[str, Any]:
         """config.json, with rotary settings for each kind of layer."""
-        values = super().to_hf()
-        theta = values.pop("rope_local_base_freq")
-        local = {"rope_type": "default", "rope_theta": theta}
-        both = {"full_attention": values["rope_parameters"], "sliding_attention": local}
-        return values | {"rope_parameters": both}
+        return rope_of_each_kind(super().to_hf(), "rope_local_base_freq")

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from groundup.models.configs.base import ModelConfig
+from groundup.models.configs.glm_2021 import MARKS
 
 
 class GLM130BConfig(ModelConfig):
@@ -16,7 +17,9 @@ class GLM130BConfig(ModelConfig):
         "inner_hidden_size": "intermediate_size",
         "layernorm_epsilon": "layer_norm_epsilon",
         "max_sequence_length": "max_position_embeddings",
+        "eos_token_id": "eop_token_id",
     }
+    marks: ClassVar[dict[str, tuple[str, ...]]] = {name: MARKS[name] for name in MARKS if name != "smask_token_id"}
     sizes: ClassVar[dict[str, dict[str, Any]]] = {"glm-130b": {}}
 
     model_type: Literal["glm_130b"] = "glm_130b"  # type: ignore[assignment]
@@ -43,6 +46,13 @@ class GLM130BConfig(ModelConfig):
     """[MASK], a short blank in the text."""
     gmask_token_id: int = Field(default=150_001, ge=0)
     """[gMASK], a blank of any length at the end."""
+    eop_token_id: int = Field(default=150_005, ge=0)
+    """[END] (eop), which ends what is written; `eos_token_id` in files."""
+
+    @property
+    def masks(self) -> tuple[int, ...]:
+        """The ids that stand for blanks."""
+        return self.mask_token_id, self.gmask_token_id
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "GLM130BConfig":

@@ -44,7 +44,7 @@ class RopeParameters(Config):
 
     @model_validator(mode="after")
     def _what_the_type_needs(self) -> "RopeParameters":
-        needed = {"default": (), "longrope": ("short_factor", "long_factor")}.get(self.rope_type, ("factor",))
+        needed = NEEDED.get(self.rope_type, ("factor",))
         missing = [name for name in needed if getattr(self, name) is None]
         if missing:
             raise ValueError(f"rope_type {self.rope_type} needs {' and '.join(missing)}")
@@ -71,8 +71,16 @@ ROPE_SETTINGS: dict[str, tuple[str, ...]] = {
     ),
     "llama3": ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
     "longrope": ("factor", "original_max_position_embeddings", "attention_factor", "short_factor", "long_factor"),
+    "proportional": ("factor", "partial_rotary_factor"),
 }
 """What each rope_type reads besides theta."""
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "longrope": ("short_factor", "long_factor"),
+    "proportional": (),
+}
+"""What a file has to say for a rope_type; else its factor."""
 
 
 CODE = {"max_position_embeddings": 16_384, "rms_norm_eps": 1e-5, "rope_parameters": {"rope_theta": 1_000_000.0}}

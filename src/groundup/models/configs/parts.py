@@ -9,15 +9,38 @@ from groundup.models.configs.base import ModelConfig
 from groundup.models.configs.llama import RopeParameters
 from groundup.models.configs.mixtral import check_experts
 
-GLAM = {
-    **{"vocab_size": 256_000, "norm": "rmsnorm", "positions": "t5", "mlp": "gated", "activation": "gelu"},
-    **{"gated_experts": False, "gate": "gshard", "num_experts": 64, "decoder_sparse_step": 2},
+GLAM: dict[str, Any] = {
+    **{"vocab_size": 32_000, "norm": "rmsnorm", "positions": "t5", "mlp": "gated", "activation": "gelu"},
+    **{
+        "gated_experts": False,
+        "gate": "gshard",
+        "num_experts": 64,
+        "decoder_sparse_step": 2,
+        "decoder_sparse_first": 0,
+    },
     **{"tie_word_embeddings": True, "max_position_embeddings": 1024, "head_dim": 128},
 }
-FACEBOOK = {
-    **{"vocab_size": 51_200, "norm": "layernorm", "positions": "sinusoidal", "mlp": "dense", "activation": "gelu"},
-    **{"bias": True, "gate": "gshard", "num_experts": 512, "decoder_sparse_step": 2, "tie_word_embeddings": True},
+"""What the sizes of Du et al. 2021, GLaM, table 4, share. The counts printed there fit a vocabulary of 32,000 tokens,
+and one of 256,000 at the largest size alone.
+"""
+
+GLAM_2B = {
+    **{**GLAM, "hidden_size": 2048, "intermediate_size": 8192},
+    **{"num_hidden_layers": 24, "num_attention_heads": 16},
 }
+FACEBOOK: dict[str, Any] = {
+    **{"vocab_size": 50_264, "norm": "layernorm", "norm_eps": 1e-5, "positions": "sinusoidal", "mlp": "dense"},
+    **{"activation": "gelu", "bias": True, "gate": "top2", "num_experts": 512, "decoder_sparse_step": 2},
+    **{"tie_word_embeddings": True},
+}
+"""Artetxe et al. 2021, and what the files of the 15B model say."""
+
+SWITCH: dict[str, Any] = {
+    **{"vocab_size": 32_128, "norm": "rmsnorm", "positions": "t5", "mlp": "dense", "activation": "relu"},
+    **{"gate": "switch", "num_experts": 128, "decoder_sparse_step": 2, "head_dim": 64, "tie_word_embeddings": True},
+    **{"max_position_embeddings": 512},
+}
+"""Fedus et al. 2021, as its checkpoints were released: the layers of encoder and decoder in one stack."""
 
 
 class PartsConfig(ModelConfig):
@@ -25,12 +48,39 @@ class PartsConfig(ModelConfig):
 
     architecture: ClassVar[str] = "PartsForCausalLM"
     sizes: ClassVar[dict[str, dict[str, Any]]] = {
-        # Du et al. 2021, GLaM, table 4
-        "glam-64b-64e": {
+        "glam-0.1b-64e": {
+            **{**GLAM, "head_dim": 64},
+            **{"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+        },
+        "glam-1.7b-32e": {**GLAM_2B, "num_experts": 32},
+        "glam-1.7b-64e": GLAM_2B,
+        "glam-1.7b-128e": {**GLAM_2B, "num_experts": 128},
+        "glam-1.7b-256e": {**GLAM_2B, "num_experts": 256},
+        "glam-8b-64e": {
             **GLAM,
+            **{"hidden_size": 4096, "intermediate_size": 16_384, "num_hidden_layers": 32, "num_attention_heads": 32},
+        },
+        "glam-64b-64e": {
+            **{**GLAM, "vocab_size": 256_000},
             **{"hidden_size": 8192, "intermediate_size": 32_768, "num_hidden_layers": 64, "num_attention_heads": 128},
         },
-        # Artetxe et al. 2021, table 1
+        "switch-base": {
+            **SWITCH,
+            **{"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 24, "num_attention_heads": 12},
+        },
+        "switch-large": {
+            **SWITCH,
+            **{"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 48, "num_attention_heads": 16},
+        },
+        "switch-xxl": {
+            **{**SWITCH, "mlp": "gated", "activation": "gelu", "tie_word_embeddings": False},
+            **{"hidden_size": 4096, "intermediate_size": 10_240, "num_hidden_layers": 48, "num_attention_heads": 64},
+        },
+        "switch-c": {
+            **{**SWITCH, "num_experts": 2048, "decoder_sparse_step": 1, "tie_word_embeddings": False},
+            **{"expert_capacity": 1.0, "hidden_size": 2080, "intermediate_size": 6144, "num_hidden_layers": 30},
+            "num_attention_heads": 30,
+        },
         "facebook-moe-15b": {
             **FACEBOOK,
             **{"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
@@ -74,7 +124,7 @@ class PartsConfig(ModelConfig):
     activation: str = "silu"
     """Of the MLP, or of its gate: silu, gelu, gelu_new, relu, relu2, mish, sigmoid, tanh, linear."""
     gate: str | None = None
-    """Experts in place of the MLP, and how they are chosen: dense, top_k, gshard, switch, base, expert_choice,
+    """Experts in place of the MLP, and how they are chosen: dense, top_k, gshard, switch, top2, base, expert_choice,
     group_limited, loss_free; no experts when not given.
     """
     initializer: str | None = None
@@ -89,9 +139,11 @@ class PartsConfig(ModelConfig):
     num_experts: int = Field(default=8, gt=0)
     """gate: experts in a layer."""
     num_experts_per_tok: int = Field(default=2, gt=0)
-    """gate: experts that a token goes to; dense has all, switch and base one, gshard two."""
+    """gate: experts that a token goes to; dense has all, switch and base one, gshard and top2 two."""
     decoder_sparse_step: int = Field(default=1, gt=0)
-    """gate: every so many layers one has experts, the last of them."""
+    """gate: every so many layers one has experts."""
+    decoder_sparse_first: int | None = Field(default=None, ge=0)
+    """gate: the first layer that has; the last of the first so many when not given."""
     moe_intermediate_size: int | None = Field(default=None, gt=0)
     """gate: width of an expert; intermediate_size when not given."""
     gated_experts: bool | None = None
@@ -140,7 +192,7 @@ class PartsConfig(ModelConfig):
         filled["num_key_value_heads"] = kv_heads
         if filled.get("intermediate_size") is None:
             filled["intermediate_size"] = -(-8 * width // 24) * 8 if get("mlp") == "gated" else 4 * width
-        fixed = {"dense": get("num_experts"), "switch": 1, "base": 1, "gshard": 2}.get(str(get("gate")))
+        fixed = {"dense": get("num_experts"), "switch": 1, "base": 1, "gshard": 2, "top2": 2}.get(str(get("gate")))
         if fixed is not None:
             filled.setdefault("num_experts_per_tok", fixed)
         return filled
@@ -150,15 +202,26 @@ class PartsConfig(ModelConfig):
         if self.gate is None:
             return self
         each, experts = self.num_experts_per_tok, self.num_experts
-        fixed = {"dense": experts, "switch": 1, "base": 1, "gshard": 2}.get(self.gate, each)
+        fixed = {"dense": experts, "switch": 1, "base": 1, "gshard": 2, "top2": 2}.get(self.gate, each)
         if each != fixed:
             raise ValueError(f"gate {self.gate} sends a token to {fixed} experts: num_experts_per_tok cannot be {each}")
         check_experts(each, experts, "num_experts")
+        if self.first_with_experts >= self.num_hidden_layers:
+            raise ValueError(
+                f"layer {self.first_with_experts} would be the first with experts (decoder_sparse_first, "
+                f"decoder_sparse_step), but there are {self.num_hidden_layers}, from 0 on"
+            )
         return self
+
+    @property
+    def first_with_experts(self) -> int:
+        """The lowest layer whose MLP is a mixture, where there are any."""
+        return self.decoder_sparse_step - 1 if self.decoder_sparse_first is None else self.decoder_sparse_first
 
     def has_experts(self, i: int) -> bool:
         """Whether layer i's MLP is a mixture."""
-        return self.gate is not None and (i + 1) % self.decoder_sparse_step == 0
+        above = i - self.first_with_experts
+        return self.gate is not None and above >= 0 and above % self.decoder_sparse_step == 0
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "PartsConfig":

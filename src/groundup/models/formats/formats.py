@@ -10,7 +10,7 @@ from groundup.base.folders import find_folder, read_config
 from groundup.base.shards import PICKLED, ShardReader
 from groundup.models.catalogue import config_from_hf, model_class
 from groundup.models.configs.base import ModelConfig
-from groundup.models.formats import meta_llama, openai_gpt2, rwkv
+from groundup.models.formats import mamba_ssm, meta_llama, openai_gpt2, rwkv
 from groundup.models.formats.meta_llama import MetaLlamaWeights, is_meta_llama
 from groundup.models.formats.reader import Weights
 from groundup.models.formats.tensor_bundle import TensorBundle
@@ -84,6 +84,22 @@ class HuggingFaceBin(Format):
     def open(self, path: Path) -> TorchShards:
         """Reads the pickles as data."""
         return TorchShards(path)
+
+
+class MambaSSM(HuggingFaceBin):
+    """pytorch_model.bin beside a config.json of the authors of Mamba."""
+
+    def matches(self, path: Path) -> bool:
+        """By the keys of config.json."""
+        return super().matches(path) and mamba_ssm.is_mamba_ssm(path)
+
+    def config(self, weights: Any) -> ModelConfig:
+        """From the authors' names."""
+        return mamba_ssm.config_of(read_config(weights.path if weights.path.is_dir() else weights.path.parent))
+
+    def weight_map(self, config: ModelConfig) -> WeightMap:
+        """The authors' names."""
+        return mamba_ssm.weight_map(config)
 
 
 class MetaLlama(Format):
@@ -168,6 +184,7 @@ FORMATS: tuple[Format, ...] = (
     Safetensors("safetensors"),
     MetaLlama("Meta consolidated .pth"),
     OpenAIGPT2("OpenAI TensorFlow checkpoint"),
+    MambaSSM("mamba_ssm's pytorch_model.bin"),
     HuggingFaceBin("pytorch_model.bin"),
     RWKV("RWKV .pth"),
     Torch("torch.save file"),

@@ -88,6 +88,8 @@ class CausalLM(nn.Module):
         memory = getattr(attn, "memory", "keys")
         if memory == "none":
             raise UsageError(f"layer {i}: {type(attn).__name__} has no state: give whole rows without one")
+        if memory == "borrowed":
+            return {}
         if memory == "sums":
             return {"attn": RecurrentState()}  # type: ignore[dict-item]
         return {"attn": kv_cache(max_len, getattr(getattr(attn, "mask", None) or self.make_mask(i), "window", None))}

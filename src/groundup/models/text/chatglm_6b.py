@@ -6,10 +6,9 @@ Files hold the head a second time, beside the embedding that it is.
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from groundup.layers.activations import activation
-from groundup.layers.blank_infilling import Marks
 from groundup.layers.feedforward import MLP
 from groundup.layers.rope import PairRope, Rope
 from groundup.layers.rotary_scaling import HalfPrecision
@@ -24,12 +23,13 @@ class ChatGLM6B(GLM130B):
     Config = ChatGLM6BConfig
     config: ChatGLM6BConfig  # type: ignore[assignment]
 
+    @property
+    def paired(self) -> bool:
+        return self.config.position_encoding_2d
+
     def make_rope(self, i: int) -> Any:
         kind = PairRope if self.config.position_encoding_2d else Rope
         return kind(self.head_dim, scaling=HalfPrecision())
-
-    def placed(self, marks: Marks, places: Tensor) -> Tensor:
-        return marks.pairs(places) if self.config.position_encoding_2d else marks.single(places)
 
     def make_mlp(self, i: int) -> nn.Module:
         return MLP(self.config.hidden_size, self.config.intermediate_size, activation("gelu_new"))

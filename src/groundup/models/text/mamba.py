@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.layers import init
 from groundup.layers.block import OneBranchBlock
 from groundup.layers.norms import RMSNorm
 from groundup.layers.selective_scan import SelectiveSSM
-from groundup.models.configs.mamba import MambaConfig
+from groundup.models.configs.mamba import MambaConfig, StateSpaceConfig
 from groundup.models.text.causal_lm import CausalLM
 from groundup.state import LayerState, RecurrentState
 from groundup.weights import WeightMap, rule
@@ -44,15 +44,12 @@ class Mamba(CausalLM):
             mixer.A_log.copy_(torch.arange(1, c.state_size + 1).log().expand_as(mixer.A_log))  # A = -1, -2, .. -N
             mixer.D.fill_(1)
             nn.init.uniform_(mixer.dt_proj.weight, -(c.rank**-0.5), c.rank**-0.5)
-            # The time step begins log-uniform between its bounds: its bias is softplus's inverse of it.
-            low, high = math.log(c.time_step_min), math.log(c.time_step_max)
-            step = (torch.rand_like(mixer.dt_proj.bias) * (high - low) + low).exp().clamp(min=c.time_step_floor)
-            mixer.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
+            mixer.dt_proj.bias.copy_(first_time_steps(c, mixer.dt_proj.bias))
 
     @classmethod
-    def weight_map(cls, config: MambaConfig) -> WeightMap:
+    def weight_map(cls, config: MambaConfig, embedding: str = "backbone.embeddings") -> WeightMap:
         return WeightMap(
-            rule("embed.tokens", "backbone.embeddings"),
+            rule("embed.tokens", embedding),
             rule("blocks.{i}.norm1", "backbone.layers.{i}.norm"),
             rule("blocks.{i}.mixer", "backbone.layers.{i}.mixer"),
             rule("norm", "backbone.norm_f"),
@@ -60,3 +57,10 @@ class Mamba(CausalLM):
             prefix="backbone.",
             i=config.num_hidden_layers,
         )
+
+
+def first_time_steps(config: StateSpaceConfig, like: Tensor) -> Tensor:
+    """Softplus's inverse of time steps that are log-uniform between the config's bounds: what biases begin with."""
+    low, high = math.log(config.time_step_min), math.log(config.time_step_max)
+    step = (torch.rand_like(like) * (high - low) + low).exp().clamp(min=config.time_step_floor)
+    return step + torch.log(-torch.expm1(-step))

@@ -41,6 +41,7 @@ from groundup.layers.moe.gates.group_limited import GroupLimitedGate
 from groundup.layers.moe.gates.gshard import GShardGate
 from groundup.layers.moe.gates.loss_free import LossFreeGate
 from groundup.layers.moe.gates.switch import SwitchGate
+from groundup.layers.moe.gates.top2 import Top2Gate
 from groundup.layers.moe.gates.top_k import TopKGate
 from groundup.layers.moe.mixture import MixtureOfExperts
 from groundup.layers.norms import LayerNorm, RMSNorm, StdLayerNorm
@@ -303,6 +304,7 @@ GATES: dict[str, Callable[[PartsConfig], Gate]] = {
     "top_k": partial(gate_of_k, TopKGate),
     "gshard": partial(gate, GShardGate),
     "switch": partial(gate, SwitchGate),
+    "top2": partial(gate, Top2Gate),
     "base": partial(gate, BaseGate),
     "expert_choice": partial(gate_of_k, ExpertChoiceGate),
     "group_limited": partial(gate_of_k, partial(GroupLimitedGate, num_groups=4, kept_groups=2)),

@@ -11,11 +11,16 @@ Batch = dict[str, Any]
 Head = Callable[[Tensor, nn.Module], Any]
 
 
+INPUTS = ("positions", "documents", "segments")
+"""Tensors of a batch that a model takes besides its ids."""
+
+
 class Objective(Protocol):
     """Gives a sum and the weight it is a sum over, never a mean.
 
     The loop adds sums and weights over micro-batches and ranks and divides once, so that loss and gradient do not
-    depend on how a batch was split.
+    depend on how a batch was split. An objective that takes something out of the text (`blank_infilling`) also has
+    `corrupt(batch)`: it is called once for a step's rows, before they are split, and draws from torch's generator.
     """
 
     rows_together: int
@@ -32,3 +37,14 @@ class Objective(Protocol):
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """(summed loss, weight, metrics): scalars; metrics are sums over the same weight."""
         ...
+
+
+def corrupted(objective: Objective, batch: Batch) -> Batch:
+    """The rows that are trained on: those of the data, unless the objective changes them."""
+    corrupt = getattr(objective, "corrupt", None)
+    return batch if corrupt is None else corrupt(batch)
+
+
+def model_inputs(batch: Batch) -> dict[str, Tensor]:
+    """What a batch gives the model besides its ids."""
+    return {name: batch[name] for name in INPUTS if batch.get(name) is not None}
