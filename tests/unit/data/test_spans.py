@@ -44,7 +44,7 @@ def test_lengths_and_places_are_those_of_the_paper():
     for seed in range(2000):
         spans = short_spans(400, rng(seed))
         drawn += [last - first for first, last in spans]
-        covered.append(drawn and sum(last - first for first, last in spans) / 400)
+        covered.append(sum(last - first for first, last in spans) / 400)
         ends.append((spans[0][1] - spans[0][0], spans[-1][1] - spans[-1][0]))
         first_third += sum(first < 400 / 3 for first, _ in spans)
     poisson = [math.exp(-3) * 3**n / math.factorial(n) / (1 - math.exp(-3)) for n in range(1, 9)]
