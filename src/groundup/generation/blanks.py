@@ -66,14 +66,14 @@ def fill_blanks(
     config = with_overrides(sampling, None, overrides)
     rows = [blank_ids(model, tokenizer, text) for text in texts]
     blanks: list[list[Completion]] = [[] for _ in texts]
-    ends = end_ids(model, tokenizer) | set(config.stop_ids)
+    marks = {*model.config.masks, model.config.bos_token_id, *end_ids(model, tokenizer), *config.stop_ids}
     while open_ := [i for i, row in enumerate(rows) if _first_blank(model, row) is not None]:
         prompts = [[*rows[i], model.config.bos_token_id] for i in open_]
         found = generate(model, tokenizer, prompts, config, batch_size=batch_size, logprobs=logprobs)
         for i, completion in zip(open_, found, strict=True):
             place = _first_blank(model, rows[i])
             assert place is not None
-            inside = [id for id in completion.ids if id not in ends and id not in model.config.masks]
+            inside = [id for id in completion.ids if id not in marks]  # one that is written is no mark
             rows[i] = [*rows[i][:place], *inside, *rows[i][place + 1 :]]
             blanks[i].append(completion)
     return [Filled(tokenizer.decode(row, skip_special=True), done) for row, done in zip(rows, blanks, strict=True)]

@@ -75,11 +75,11 @@ def test_rows_of_a_batch_do_not_touch_each_other(model, tokenizer):
 
 
 def test_a_piece_ends_at_its_mark(model, tokenizer):
-    """A model whose head says one thing: x, x, then the mark of the end."""
+    """A model whose head says one thing: x, a mask, [START], x, then the mark of the end."""
     x, said = tokenizer.encode("x")[0], []
 
     def forward(ids, *, head, **_):
-        said.append(x if len(said) % 3 < 2 else 4)
+        said.append((x, 0, 3, x, 4)[len(said) % 5])
         logits = torch.zeros(ids.shape[0], tokenizer.vocab_size)
         logits[:, said[-1]] = 9.0
         return logits
