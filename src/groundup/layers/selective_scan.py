@@ -94,8 +94,8 @@ class SelectiveSSM(nn.Module):
 
 def step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
     """`selective_scan` of one token."""
-    inflow = (dt * x)[:, 0, :, None] * b  # (B, E, N)
-    h = inflow if h is None else torch.addcmul(inflow, (dt[:, 0, :, None] * a).exp(), h)
+    inflow = (dt * x)[:, 0, :, None]
+    h = inflow * b if h is None else ((dt[:, 0, :, None] * a).exp() * h).addcmul_(inflow, b)  # (B, E, N)
     return (h @ c.mT).mT, h
 
 

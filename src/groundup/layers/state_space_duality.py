@@ -98,7 +98,9 @@ class StateSpaceDuality(nn.Module):
         if real is not None:
             channels = torch.where(real, channels, 0)
         channels = self.act(self.conv1d(channels, documents, memory))
-        step = F.softplus((dt + self.dt_bias).float()).clamp(*self.limits)  # (B, T, H)
+        step = F.softplus((dt + self.dt_bias).float())  # (B, T, H)
+        if self.limits != (0.0, None):
+            step = step.clamp(*self.limits)
         if real is not None:
             step = step * real  # padding leaves the state as it is
         y = self.remember(channels, step, documents, memory)
@@ -131,8 +133,7 @@ def recurrent(x: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor | None) 
     state = state.unflatten(1, (groups, -1))  # (B, G, H / G, P, N)
     x, a = x.unflatten(2, (groups, -1)), a.exp().unflatten(2, (groups, -1))
     for t in range(x.shape[1]):
-        inflow = x[:, t, ..., None] * b[:, t, :, None, None]
-        state = torch.addcmul(inflow, a[:, t, ..., None, None], state)
+        state = (a[:, t, ..., None, None] * state).addcmul_(x[:, t, ..., None], b[:, t, :, None, None])
         outputs.append((state.flatten(2, 3) @ c[:, t, ..., None]).flatten(1))
     y = torch.stack(outputs, dim=1) if len(outputs) > 1 else outputs[0][:, None]
     return y.unflatten(2, (x.shape[2] * x.shape[3], -1)), state.flatten(1, 2)
