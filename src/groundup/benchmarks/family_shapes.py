@@ -48,7 +48,7 @@ OWN: dict[str, dict[str, Any]] = {
         **{"head_dim": 32, "num_gqa_groups": 2, "ffn_dim_divisor": 32, "normalize_qk_projections": True},
         **{"qkv_multipliers": (0.5, 1.0), "ffn_multipliers": (0.5, 4.0), "tie_word_embeddings": True},
     },
-    "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 128},
+    "qwen2_moe": SHARED,
     "qwen3": {"head_dim": 32},
     "qwen3_5_moe_text": {**HYBRID, **SHARED},
     "qwen3_5_text": HYBRID,
