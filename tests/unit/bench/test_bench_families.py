@@ -15,7 +15,8 @@ from groundup.cli import main
 def test_every_family_comes_in_equal_size(name):
     size = Size()
     config = equal_size(name, size)
-    near = 0.02 if config.num_hidden_layers == size.layers else 0.08  # whole layers come less near
+    # widths in steps of 64 come near, whole layers less so
+    near = 0.04 if config.num_hidden_layers == size.layers else 0.08
     assert count(config) == pytest.approx(size.parameters, rel=near)
     assert (config.vocab_size, config.hidden_size) == (2048, 256)
 
