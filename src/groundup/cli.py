@@ -54,7 +54,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "models verify": ("models_verify:ModelsVerify", "Compare a checkpoint with transformers: logits and greedy text"),
     "runs list": ("runs:RunsList", "Training runs on this machine"),
     "runs show": ("runs:RunsShow", "One run's settings, curve and samples"),
-    "runs compare": ("runs:RunsCompare", "Several runs side by side"),
+    "runs compare": ("runs_compare:RunsCompare", "Several runs as one table: size, speed, memory, loss"),
     "estimate params": ("estimate:EstimateParams", "Parameters of a model, part by part"),
     "estimate memory": ("estimate:EstimateMemory", "Memory of training or inference"),
     "estimate flops": ("estimate:EstimateFlops", "Floating-point operations of training or inference"),

@@ -111,12 +111,24 @@ def memory(device: "str | torch.device") -> Memory:
     kind = torch.device(device).type
     if kind == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return Memory(total, free, torch.cuda.max_memory_allocated(device))
+        return Memory(total, free, peak_memory(device))
     if kind == "mps":
         total = torch.mps.recommended_max_memory()
-        used = torch.mps.driver_allocated_memory()
+        used = peak_memory(device)
         return Memory(total, max(total - used, 0), used)
     return host_memory()
+
+
+def peak_memory(device: "str | torch.device") -> int:
+    """The most bytes that this process has held: tensors on a CUDA device, what the driver holds now on MPS, else all
+    of the process, Python and torch included.
+    """
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return torch.mps.driver_allocated_memory() if kind == "mps" else _peak_resident()
 
 
 def host_memory(root: Path = Path("/")) -> Memory:

@@ -1,4 +1,4 @@
-"""`groundup runs list|show|compare`: look into run folders; nothing is changed."""
+"""`groundup runs list|show`: look into run folders; nothing is changed."""
 
 from pathlib import Path
 from typing import Any
@@ -40,46 +40,23 @@ class RunsShow(Command):
         summary, train = run.summary(), run.metrics("train")
         curve = [{k: e.get(k) for k in ("step", "loss", "lr", "grad_norm")} for e in spread(train, self.points)]
         evaluations = [{k: v for k, v in e.items() if k != "event"} for e in run.metrics("evaluate")]
-        say("\n".join(f"{name:<22}{_cell(value)}" for name, value in summary.items()))
+        say("\n".join(f"{name:<22}{cell(value)}" for name, value in summary.items()))
         if curve:
-            say("\n" + table([[_cell(v) for v in row.values()] for row in curve], curve[0]))
+            say("\n" + table([[cell(v) for v in row.values()] for row in curve], curve[0]))
         if evaluations:
             rows = spread(evaluations, self.points)
-            say("\nvalidation\n" + table([[_cell(e["step"]), _cell(e.get("loss"))] for e in rows], ("step", "loss")))
+            say("\nvalidation\n" + table([[cell(e["step"]), cell(e.get("loss"))] for e in rows], ("step", "loss")))
         for sample in run.samples()[-3:]:
             say(f"\nstep {sample['step']}: {sample['prompt']}|{sample['text']}")
         return {"summary": summary, "curve": curve, "evaluations": evaluations, "environment": run.environment}
 
 
-class RunsCompare(Command):
-    """Several runs side by side, and the settings in which they differ."""
-
-    paths: CliPositionalArg[list[Path]]
-    """The run folders."""
-
-    def run(self) -> Any:
-        """Print results, then differing settings."""
-        runs = [Run.open(path) for path in self.paths]
-        summaries = [run.summary() for run in runs]
-        settings = [flatten(run.config) for run in runs]
-        names = sorted({name for one in settings for name in one})
-        different = {
-            name: [one.get(name) for one in settings]
-            for name in names
-            if any(one.get(name) != settings[0].get(name) for one in settings)
-        }
-        say(_table(summaries))
-        if different:
-            rows = [[name, *map(_cell, values)] for name, values in different.items()]
-            say("\n" + table(rows, ("setting", *(run.id for run in runs))))
-        return {"runs": summaries, "different": different}
-
-
 def _table(summaries: list[dict[str, Any]]) -> str:
-    return table([[_cell(summary[name]) for name in COLUMNS] for summary in summaries], COLUMNS)
+    return table([[cell(summary[name]) for name in COLUMNS] for summary in summaries], COLUMNS)
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as text in a table."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -21,6 +21,7 @@ from groundup.models.catalogue import any_config
 from groundup.models.configs.llama import LlamaConfig
 from groundup.tokenizers.registry import AnyTokenizer, ByteBPEConfig
 from groundup.training.config import TrainingConfig
+from groundup.training.expected import Expected
 from groundup.training.objectives.config import LanguageModelingConfig, ObjectiveConfig
 from groundup.training.presets import CONTEXT, preset
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # for a type checker the members of a union are their base
     from groundup.tokenizers.tokenizer import Tokenizer
     from groundup.training.callbacks.callback import Callback
     from groundup.training.objectives.config import ObjectiveConfig as AnyObjective
+    from groundup.training.run import Run
 else:
     TokenizerChoice, AnyObjective, AnyModel = AnyTokenizer, one_of(ObjectiveConfig), any_config()
 
@@ -83,6 +85,8 @@ class Train(Command):
     """What the loss is."""
     training: TrainingConfig = TrainingConfig(steps=1000)
     """How to train."""
+    expected: Expected | None = None
+    """Where the validation loss of this recipe ends; the command says whether it did."""
     evaluate_batches: int | None = Field(default=50, ge=1)
     """Batches of held-out rows of each source in an evaluation; None takes all."""
     prompts: list[str] = [""]
@@ -339,8 +343,7 @@ class Train(Command):
             tokenizer=tokenizer,
             settings=self,
         )
-        say(f"done: {run.path}; try `groundup generate {run.final}`")
-        return run.summary() | {"path": str(run.path)}
+        return self._ended(run)
 
     def count(self, model: Any, tokenizer: Tokenizer, data: Data) -> dict[str, Any]:
         """The training of a family that learns by counting; the run's summary."""
@@ -357,8 +360,15 @@ class Train(Command):
             model.config, data, self.training, tokenizer=tokenizer, settings=self, sample=sample, prompts=self.prompts
         )
         write_report(run.path)
+        return self._ended(run)
+
+    def _ended(self, run: Run) -> dict[str, Any]:
+        """Say where the run is, and whether it came out as the recipe expects; its summary."""
         say(f"done: {run.path}; try `groundup generate {run.final}`")
-        return run.summary() | {"path": str(run.path)}
+        summary = run.summary()
+        if self.expected is not None and summary["validation_loss"] is not None:
+            say(told_verdict(self.expected, summary))
+        return summary | {"path": str(run.path)}
 
     def _callbacks(self, objective: Any, tokenizer: Tokenizer, data: Data) -> list[Callback]:
         from groundup.pages.run_report import write_report
@@ -414,6 +424,19 @@ def told(data: Data) -> str:
         documents = f"{train['documents']:,} document{'s' * (train['documents'] != 1)}"
         parts.append(f"{source}: {documents}, {train['tokens']:,} tokens ({held_out:,} held out)")
     return "; ".join(parts)
+
+
+def told_verdict(expected: Expected, summary: Mapping[str, Any]) -> str:
+    """Whether a run ended as its recipe expects, in words."""
+    loss, verdict = float(summary["validation_loss"]), summary["verdict"]
+    if verdict is None:
+        return (
+            f"validation loss {loss:.3f} after {summary['step']:,} steps: the expected {expected.told()} is for "
+            f"{expected.steps:,} steps"
+        )
+    if verdict == "within":
+        return f"validation loss {loss:.3f}: within the expected {expected.told()}"
+    return f"validation loss {loss:.3f}: NOT as expected, {verdict} {expected.told()}"
 
 
 def _sampler(tokenizer: Tokenizer, length: int):

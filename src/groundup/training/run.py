@@ -17,6 +17,7 @@ import math
 import os
 import platform
 import secrets
+import statistics
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ import yaml
 
 from groundup.base.errors import UsageError
 from groundup.base.files import explain_write_errors, write_atomic
+from groundup.training.expected import Expected
 
 TIMING_KEYS = frozenset({"time", "tokens_per_second", "utilisation", "seconds", "memory"})
 """The keys of metrics.jsonl that differ between two runs of the same seed."""
@@ -113,6 +115,12 @@ class Run:
         return yaml.safe_load(self.config_path.read_text(encoding="utf-8")) or {}
 
     @property
+    def expected(self) -> Expected | None:
+        """What its recipe says of the end, if it does."""
+        named = self.config.get("expected") if self.config_path.is_file() else None
+        return Expected.parse(named, where=str(self.config_path)) if named else None
+
+    @property
     def environment(self) -> dict[str, Any]:
         """Versions, machine, command line and seed; empty when the file is missing."""
         path = self.path / "env.json"
@@ -127,21 +135,34 @@ class Run:
         return list(read_lines(self.samples_path))
 
     def summary(self) -> dict[str, Any]:
-        """Where the run stands: id, step, last training loss, last and best validation loss, seconds, how it ended."""
+        """Where the run stands: id, step, training loss, last and best validation loss, what it cost, how it ended.
+
+        `expected` is the band that its recipe names, `verdict` where the last validation loss lies: within, below or
+        above; None while the run is not over. `tokens_per_second` is the median of its log lines, `memory` bytes.
+        """
         events = self.metrics()
         train = [e for e in events if e["event"] == "train"]
         validation = [e["loss"] for e in events if e["event"] == "evaluate" and "loss" in e]
         stop = [e for e in events if e["event"] == "stop"]
-        return {
+        rates = [e["tokens_per_second"] for e in train if "tokens_per_second" in e]
+        expected = self.expected
+        summary = {
             "id": self.id,
             "step": train[-1]["step"] if train else 0,
             "loss": train[-1]["loss"] if train else None,
             "validation_loss": validation[-1] if validation else None,
             "best_validation_loss": min(validation) if validation else None,
             "tokens": train[-1].get("tokens") if train else 0,
+            "tokens_per_second": statistics.median(rates) if rates else None,
             "seconds": events[-1].get("time") if events else None,
+            "memory": train[-1].get("memory") if train else None,
+            "expected": expected.validation_loss if expected else None,
+            "verdict": None,
             "state": stop[-1]["reason"] if stop and stop[-1] is events[-1] else "unfinished",
         }
+        if expected and summary["state"] != "unfinished":
+            summary["verdict"] = expected.verdict(summary["step"], summary["validation_loss"])
+        return summary
 
     # -- writing ------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import torch
 
 from groundup.base.config import Config
 from groundup.base.console import warn
-from groundup.base.device import synchronize
+from groundup.base.device import peak_memory, synchronize
 from groundup.base.errors import CheckpointError, NotFiniteError, UsageError
 from groundup.base.peak import peak_flops
 from groundup.estimates.flops import training_flops_per_token, utilisation
@@ -283,9 +283,7 @@ class Training:
                 self._measure_peak()
                 share = min(1.0, utilisation(rate, self._flops_per_token, self._peak))
             speed["utilisation"] = share
-        if self.device.type == "cuda":
-            speed["memory"] = torch.cuda.max_memory_allocated(self.device)
-        return speed
+        return speed | {"memory": peak_memory(self.device)}
 
     def skip(self, result: StepResult, batch: Batch) -> None:
         """A step that was not finite, or a spike: write it down, and do what the policy says."""

@@ -10,7 +10,7 @@ from groundup.commands.parse import parse
 from groundup.commands.train import Train
 from groundup.models.catalogue import model_class
 
-RECIPES = sorted((Path(__file__).resolve().parents[3] / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).resolve().parents[3] / "recipes").rglob("*.yaml"))
 every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 
 
