@@ -38,6 +38,11 @@ DIFFERS = {
     ("gpt3-1.3b", "heads"): "Table 2.1 prints 24 heads of 128 at a width of 2048; 16 fill it",
     ("qwen-1.8b", "context"): "its file has 8192; dynamic NTK and log-n reach the 32K that are announced",
     ("qwen-7b", "context"): "its file has 8192; dynamic NTK and log-n reach the 32K that are announced",
+    **{
+        (f"switch-{size}", "layers"): "of encoder and of decoder each; built as one stack of both"
+        for size in ("base", "large", "xxl", "c")
+    },
+    ("switch-c", "heads"): "table 9 prints 32 heads; the released checkpoint has 30",
     ("opt-350m", "parameters"): "its token vectors have half the width: 331M are counted",
 }
 
