@@ -104,7 +104,9 @@ def test_the_parts_of_rwkv_1(part):
             assert wanted.abs().max() < 1e-3
             assert parameter.grad.abs().max() < 1e-3
         else:
-            assert_close(parameter.grad, wanted, msg=name)
+            # of the same two parts, so that processors differ in the last digits
+            own = {"rtol": 1e-4, "atol": 1e-4} if name == "k_proj.weight" else {}
+            assert_close(parameter.grad, wanted, msg=lambda said, name=name: f"{name}: {said}", **own)
 
 
 @pytest.mark.row("LM-36", reference="its formula, position by position")

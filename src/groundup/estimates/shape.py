@@ -172,8 +172,8 @@ KNOWN = (
 )
 """The families whose parts are counted here."""
 
-RENAMED = ("qwen", "chatglm", "chatglm_6b", "glm_130b", "glm_2021")
-"""Families whose config.json has names of its own."""
+RENAMED = ("qwen", "chatglm", "chatglm_6b", "glm", "glm_130b", "glm_2021")
+"""Families whose config.json has names of its own, or stands for one of two families (`glm`)."""
 
 FOUR_TIMES = ("gpt2", "glm_2021")
 """Families whose MLP has four times the width of the stream, without a gate, unless a config says otherwise."""

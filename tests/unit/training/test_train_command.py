@@ -24,6 +24,9 @@ sample_tokens: 8
 
 SHAPE = "hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2"
 GROUPED = "num_key_value_heads: 1, head_dim: 8, intermediate_size: 24"
+MEMORIES = "linear_num_key_heads: 1, linear_num_value_heads: 2, linear_key_head_dim: 8, linear_value_head_dim: 8"
+MULTIPLIERS = "head_dim: 8, ffn_multipliers: 2.0, qkv_multipliers: 1.0, num_gqa_groups: 1"
+FEW_EXPERTS = "num_experts: 4, num_experts_per_tok: 2, moe_intermediate_size: 8, shared_expert_intermediate_size: 8"
 # What families without attention have in its place,
 SHAPES = {
     "awd_lstm": "hidden_size: 16, num_hidden_layers: 2, embedding_size: 8",
@@ -38,8 +41,11 @@ SHAPES = {
     "rwkv2": "hidden_size: 16, num_hidden_layers: 1",
     "rwkv3": "hidden_size: 16, num_hidden_layers: 1",
     "gptj": f"{SHAPE}, rotary_dim: 4",
-    "openai-gpt": SHAPE,
-    "bloom": SHAPE,
+    **dict.fromkeys(("openai-gpt", "bloom", "glm_2021"), SHAPE),
+    "openelm": f"hidden_size: 16, num_hidden_layers: 1, {MULTIPLIERS}",
+    "qwen3_5_text": f"{SHAPE}, {GROUPED}, {MEMORIES}",
+    "qwen3_next": f"{SHAPE}, {GROUPED}, {MEMORIES}, {FEW_EXPERTS}",
+    "qwen3_5_moe_text": f"{SHAPE}, num_key_value_heads: 1, head_dim: 8, {MEMORIES}, {FEW_EXPERTS}",
     "qwen": f"{SHAPE}, head_dim: 8, intermediate_size: 24",
     **dict.fromkeys(("gemma2", "gemma3_text", "gemma4_text", "gpt_oss", "mixtral", "qwen3_moe"), f"{SHAPE}, {GROUPED}"),
 }
