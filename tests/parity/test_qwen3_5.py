@@ -161,11 +161,13 @@ def test_estimates_of_hybrids(name, tmp_path):
         assert sorted(counted) == sorted(tuple(p.shape) for p in model.parameters() if p.ndim == 2)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(ids(1, 1))
-    # torch counts no outer products; and how experts are weighed, and the shared one, which we leave out
+    # torch counts no outer products and not the convolution of one token; and how experts are weighed, and the shared
+    # one, which we leave out
+    channels = 2 * c.linear_num_key_heads * c.linear_key_head_dim + c.linear_num_value_heads * c.linear_value_head_dim
+    convolution = 2 * memories * channels * c.linear_conv_kernel_dim
     outer = 2 * memories * c.linear_num_value_heads * c.linear_key_head_dim * c.linear_value_head_dim
     weighing = 2 * mixtures * c.hidden_size * (c.num_experts_per_tok + 1)
-    # the convolution also runs over the places before the first token, to one result
-    assert flops.flops(c, 1).forward == counter.get_total_flops() + outer - weighing
+    assert flops.flops(c, 1).forward == counter.get_total_flops() + outer + convolution - weighing
     state = model.make_state(3, 17)
     model(ids(3, 17), state=state)
     # keys and values have a place more, for padding

@@ -209,10 +209,12 @@ class GatedDeltaNet(nn.Module):
         before = self.conv.kernel_size[0] - 1
         u = torch.cat((kept.get("inputs", u.new_zeros(len(u), before, u.shape[-1])), u), 1)  # (B, before + T, C)
         if rows.real is None:
-            last = u[:, u.shape[1] - before :]
+            last = u[:, u.shape[1] - before :].clone()  # a view would keep the whole prompt
         else:
             index = rows.real.sum(1, keepdim=True) + torch.arange(before, device=u.device)  # the last real ones
             last = u.take_along_dim(index[..., None], 1)
+        if u.shape[1] == before + 1 and rows.age is None:  # one token: torch's convolution is slow for it
+            return F.silu((u * self.conv.weight[:, 0].T).sum(1, keepdim=True)), last
         if rows.age is None:
             return F.silu(self.conv(u.mT)).mT, last
         weight, length = self.conv.weight[:, 0], u.shape[1] - before

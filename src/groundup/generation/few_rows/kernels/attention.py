@@ -14,7 +14,7 @@ from groundup.generation.few_rows.kernels.numbers import (
     hyperbolic_tangent,
     normalise,
 )
-from groundup.generation.few_rows.kernels.products import multiply
+from groundup.generation.few_rows.kernels.products import FEWEST_FOR_THREADS, multiply
 
 EACH_HEAD, ALL_HEADS = 0, 1
 """What a norm of queries and keys is taken over."""
@@ -80,20 +80,36 @@ def attend_one(
         place = place + 1 if place + 1 < size else 0
 
 
+@numba.njit(**MATHEMATICS)
+def attend_group(
+    task: Any, q: Any, k: Any, v: Any, turned: Any, interleaved: Any, slots: Any, cache: Any, seen: Any, form: Any,
+    heads: Any, scores: Any,
+) -> None:  # fmt: skip
+    """`attend` for the heads of one row that share a key head."""
+    (cosines, sines), (keys, values), (window, size) = turned, cache, seen
+    slopes, sinks = numba.carray(floats_at(heads[0]), q.shape[1]), numba.carray(floats_at(heads[1]), q.shape[1])  # type: ignore[call-arg]
+    kv_heads = k.shape[1]
+    shared = q.shape[1] // kv_heads
+    b, g = task // kv_heads, task % kv_heads
+    row, slot = min(b, cosines.shape[0] - 1), slots[min(b, slots.shape[0] - 1)]
+    rotate(k[b, g], cosines[row], sines[row], interleaved)
+    place = slot % size
+    for i in range(k.shape[2]):
+        keys[b, g, place, i] = k[b, g, i]
+        values[b, g, place, i] = v[b, g, i]
+    first = max(0, slot + 1 - window) if window > 0 else 0
+    for head in range(g * shared, (g + 1) * shared):
+        rotate(q[b, head], cosines[row], sines[row], interleaved)
+        slope = slopes[head] if heads[0] != 0 else NOTHING
+        sink = sinks[head] if heads[1] != 0 else np.float32(-np.inf)
+        attend_one(q[b, head], keys[b, g], values[b, g], first, slot, size, form, slope, sink, scores[b, head])
+
+
 @numba.njit(parallel=True, **MATHEMATICS)
 def attend(
-    q: Any,
-    k: Any,
-    v: Any,
-    turned: Any,
-    interleaved: Any,
-    slots: Any,
-    cache: Any,
-    seen: Any,
-    form: Any,
-    heads: Any,
+    q: Any, k: Any, v: Any, turned: Any, interleaved: Any, slots: Any, cache: Any, seen: Any, form: Any, heads: Any,
     scores: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Rotate q and k, keep k and v, and put each head's result in the place of q.
 
     Args:
@@ -109,26 +125,13 @@ def attend(
         heads: addresses of the heads' slopes and sinks, 0 for none.
         scores: (B, H, S), room.
     """
-    cosines, sines = turned
-    keys, values = cache
-    window, size = seen
-    slopes, sinks = numba.carray(floats_at(heads[0]), q.shape[1]), numba.carray(floats_at(heads[1]), q.shape[1])  # type: ignore[call-arg]
-    kv_heads = k.shape[1]
-    shared = q.shape[1] // kv_heads
-    for task in numba.prange(q.shape[0] * kv_heads):
-        b, g = task // kv_heads, task % kv_heads
-        row, slot = min(b, cosines.shape[0] - 1), slots[min(b, slots.shape[0] - 1)]
-        rotate(k[b, g], cosines[row], sines[row], interleaved)
-        place = slot % size
-        for i in range(k.shape[2]):
-            keys[b, g, place, i] = k[b, g, i]
-            values[b, g, place, i] = v[b, g, i]
-        first = max(0, slot + 1 - window) if window > 0 else 0
-        for head in range(g * shared, (g + 1) * shared):
-            rotate(q[b, head], cosines[row], sines[row], interleaved)
-            slope = slopes[head] if heads[0] != 0 else NOTHING
-            sink = sinks[head] if heads[1] != 0 else np.float32(-np.inf)
-            attend_one(q[b, head], keys[b, g], values[b, g], first, slot, size, form, slope, sink, scores[b, head])
+    tasks, work = q.shape[0] * k.shape[1], 2 * q.size * (slots.max() + 1)
+    if work < FEWEST_FOR_THREADS:
+        for task in range(tasks):
+            attend_group(task, q, k, v, turned, interleaved, slots, cache, seen, form, heads, scores)
+    else:
+        for task in numba.prange(tasks):
+            attend_group(task, q, k, v, turned, interleaved, slots, cache, seen, form, heads, scores)
 
 
 @numba.njit(cache=True)

@@ -14,7 +14,7 @@ from groundup.generation.few_rows.kernels.numbers import (
     exponential,
     floats_at,
 )
-from groundup.generation.few_rows.kernels.products import TILE_ROWS, multiply, single
+from groundup.generation.few_rows.kernels.products import FEWEST_FOR_THREADS, TILE_ROWS, multiply, single
 
 
 @numba.njit(**MATHEMATICS)
@@ -57,6 +57,17 @@ def mlp_step(weights: Any, kind: Any, hidden: Any, x: Any, out: Any, like: Any) 
     add_bias(out, b_down)
 
 
+@numba.njit(cache=True)
+def multiply_task(task: Any, w: Any, x: Any, source: Any, experts: Any, y: Any, like: Any) -> None:
+    """`multiply_chosen` for one choice and `TILE_ROWS` rows of its matrix."""
+    n, k = y.shape[1], x.shape[1]
+    groups = (n + TILE_ROWS - 1) // TILE_ROWS
+    m, group = task // groups, task % groups
+    matrix, row = w + experts[m] * n * k * like.itemsize, x.ctypes.data + 4 * source[m] * k
+    for i in range(group * TILE_ROWS, min(n, (group + 1) * TILE_ROWS)):
+        single(matrix + i * k * like.itemsize, row, y.ctypes.data + 4 * (m * n + i), n, k, like)
+
+
 @numba.njit(parallel=True, cache=True)
 def multiply_chosen(w: Any, bias: Any, x: Any, source: Any, experts: Any, y: Any, like: Any) -> None:
     """y[m] = W_e x[source[m]] + bias_e with e = experts[m], for matrices that lie one after another.
@@ -71,19 +82,13 @@ def multiply_chosen(w: Any, bias: Any, x: Any, source: Any, experts: Any, y: Any
         like: see the package.
     """
     n, k = y.shape[1], x.shape[1]
-    groups = (n + TILE_ROWS - 1) // TILE_ROWS
-    for task in numba.prange(len(experts) * groups):
-        m, group = task // groups, task % groups
-        matrix = w + experts[m] * n * k * like.itemsize
-        for i in range(group * TILE_ROWS, min(n, (group + 1) * TILE_ROWS)):
-            single(
-                matrix + i * k * like.itemsize,
-                x.ctypes.data + 4 * source[m] * k,
-                y.ctypes.data + 4 * (m * n + i),
-                n,
-                k,
-                like,
-            )
+    tasks = len(experts) * ((n + TILE_ROWS - 1) // TILE_ROWS)
+    if len(experts) * n * k < FEWEST_FOR_THREADS:
+        for task in range(tasks):
+            multiply_task(task, w, x, source, experts, y, like)
+    else:
+        for task in numba.prange(tasks):
+            multiply_task(task, w, x, source, experts, y, like)
     if bias != 0:
         for m in range(len(experts)):
             numbers = numba.carray(floats_at(bias + 4 * experts[m] * n), n)  # type: ignore[call-arg]

@@ -24,6 +24,7 @@ STEP = 4 * LANES  # K is a multiple of it
 # of W and of x. 6 x 2 sums, 2 vectors of x and one of W fill the 16 registers of AVX2; AVX-512 has 32
 TILE_ROWS, TILE_COLUMNS = 6, 4 if WIDE else 2
 FEWEST_FOR_TILES = 6  # below, W is read row after row, which memory likes best
+FEWEST_FOR_THREADS = 1 << 17  # multiplications; below, one thread is done before the others have begun
 CACHE_LINE = 64
 
 FLOAT, HALF, WORD, INT = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
@@ -125,6 +126,20 @@ def sum_lanes(builder: Any, vector: Any) -> Any:
 block, single = tile(TILE_ROWS, TILE_COLUMNS, 1), tile(1, 1, STEP // LANES)
 
 
+@numba.njit(cache=True)
+def multiply_group(group: int, w: int, x: int, y: int, n: int, m: int, k: int, like: Any) -> None:
+    """`multiply` for `TILE_ROWS` rows of W."""
+    first, last = group * TILE_ROWS, min(n, (group + 1) * TILE_ROWS)
+    tiled = m // TILE_COLUMNS * TILE_COLUMNS if m >= FEWEST_FOR_TILES and last - first == TILE_ROWS else 0
+    share = TILE_ROWS * k * like.itemsize // max(tiled // TILE_COLUMNS, 1)  # of the next group, fetched in a tile
+    for j in range(0, tiled, TILE_COLUMNS):
+        prefetch(w + last * k * like.itemsize + j // TILE_COLUMNS * share, share)  # type: ignore[call-arg]
+        block(w + first * k * like.itemsize, x + 4 * j * k, y + 4 * (j * n + first), n, k, like)
+    for j in range(tiled, m):
+        for i in range(first, last):
+            single(w + i * k * like.itemsize, x + 4 * j * k, y + 4 * (j * n + i), n, k, like)
+
+
 @numba.njit(parallel=True, cache=True)
 def multiply(w: int, x: int, y: int, n: int, m: int, k: int, like: Any) -> None:
     """Put x (M, K) @ W (N, K)^T into y (M, N).
@@ -138,13 +153,10 @@ def multiply(w: int, x: int, y: int, n: int, m: int, k: int, like: Any) -> None:
         k: K, a multiple of `STEP`.
         like: an array of the type of W: float32, or uint16 for bfloat16.
     """
-    for group in numba.prange((n + TILE_ROWS - 1) // TILE_ROWS):
-        first, last = group * TILE_ROWS, min(n, (group + 1) * TILE_ROWS)
-        tiled = m // TILE_COLUMNS * TILE_COLUMNS if m >= FEWEST_FOR_TILES and last - first == TILE_ROWS else 0
-        share = TILE_ROWS * k * like.itemsize // max(tiled // TILE_COLUMNS, 1)  # of the next group, fetched in a tile
-        for j in range(0, tiled, TILE_COLUMNS):
-            prefetch(w + last * k * like.itemsize + j // TILE_COLUMNS * share, share)  # type: ignore[call-arg]
-            block(w + first * k * like.itemsize, x + 4 * j * k, y + 4 * (j * n + first), n, k, like)
-        for j in range(tiled, m):
-            for i in range(first, last):
-                single(w + i * k * like.itemsize, x + 4 * j * k, y + 4 * (j * n + i), n, k, like)
+    groups = (n + TILE_ROWS - 1) // TILE_ROWS
+    if m * n * k < FEWEST_FOR_THREADS:
+        for group in range(groups):
+            multiply_group(group, w, x, y, n, m, k, like)
+    else:
+        for group in numba.prange(groups):
+            multiply_group(group, w, x, y, n, m, k, like)
