@@ -97,7 +97,10 @@ def test_plugin_records_outcomes(tmp_path, options):
     assert found["TOK-07"] == "missing"
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "xdist"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param((), id="one process"), pytest.param(("-n", "2"), id="xdist", marks=pytest.mark.slow)],
+)
 def test_what_a_run_leaves_out_is_recorded_and_withholds_the_proof(tmp_path, options):
     fast, full = tmp_path / "fast.json", tmp_path / "full.json"
     run_pytest(tmp_path, SUITE, "--catalogue", str(fast), "-m", "not slow", *options)

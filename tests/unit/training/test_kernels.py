@@ -248,7 +248,9 @@ def test_bf16_attention_is_as_exact_as_torchs():
         assert 0 < ours < 2 * torchs
 
 
-@pytest.mark.parametrize("config", [GPT2, LLAMA], ids=["gpt2", "llama"])
+@pytest.mark.parametrize(
+    "config", [pytest.param(GPT2, id="gpt2"), pytest.param(LLAMA, id="llama", marks=pytest.mark.slow)]
+)
 def test_compiled_blocks_keep_losses_and_gradients(config):
     """A training with compiled blocks, in fp32: the same losses, one compilation for all but the first block."""
     if not can_compile():
