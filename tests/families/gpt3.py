@@ -8,6 +8,7 @@ GPT3 = dict(
 )
 
 reference = Reference(
+    rows=("LM-11",),
     own={
         "gpt3": lambda: GPT3Config(**GPT3),
         "gpt3-13b-like": lambda: GPT3Config(**GPT3 | dict(hidden_size=34), head_dim=8),

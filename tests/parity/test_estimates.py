@@ -282,22 +282,32 @@ def test_commands_for_people_and_their_errors(capsys, tmp_path):
     assert main(["estimate", "memory", "gpt2", "--dtype", "int4"]) == 2
 
 
+def assert_parameters_and_matrices(model):
+    """Told by a config of ours and by its config.json, as the model has them."""
+    assert params.count_parameters(model.config) == model.num_parameters()
+    assert params.count_parameters(model.config.to_hf()) == model.num_parameters()
+    counted = [(a, b) for a, b, copies, _ in memory.matrix_shapes(model.config) for _ in range(copies)]
+    assert sorted(counted) == sorted(tuple(p.shape) for p in model.parameters() if p.ndim == 2)
+
+
+def operations(model):
+    """Of one pass over `ids()` as torch counts them, attention by plain products."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(ids())
+    return counter.get_total_flops()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     "name", [name for kind in (*GPT_LIKE, "openelm") for name in (*REFERENCES[kind].cases, *REFERENCES[kind].own)]
 )
 def test_families_told_from_gpt2_and_those_of_uneven_layers(name, tmp_path):
-    """Parameters, matrices and operations of each family's tiny models; attention by plain products, to be counted."""
+    """Parameters, matrices and operations of each family's tiny models."""
     model = make_ours(name, tmp_path)
-    assert params.count_parameters(model.config) == model.num_parameters()
-    assert params.count_parameters(model.config.to_hf()) == model.num_parameters()
-    counted = [(a, b) for a, b, copies, _ in memory.matrix_shapes(model.config) for _ in range(copies)]
-    assert sorted(counted) == sorted(tuple(p.shape) for p in model.parameters() if p.ndim == 2)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model(ids())
+    assert_parameters_and_matrices(model)
     # PanGu's last queries are of positions: projected once for both rows
     shared = 2 * 12 * model.config.hidden_size**2 if name.startswith("gpt_pangu") else 0
-    assert flops.flops(model.config, seq_len=12, batch=2).forward == counter.get_total_flops() + shared
+    assert flops.flops(model.config, seq_len=12, batch=2).forward == operations(model) + shared
     heads = [int(linear.weight.numel()) for linear in model.modules() if isinstance(linear, nn.Linear)]
     assert params.matrix_parameters(model.config) == sum(heads)
 
@@ -326,15 +336,10 @@ def test_layers_of_different_widths_keep_different_numbers_of_keys(tmp_path):
 def test_families_with_windows(name, tmp_path):
     """Parameters, operations and cached bytes of each family's tiny models, whose layers may differ in their heads."""
     model = make_ours(name, tmp_path)
-    assert params.count_parameters(model.config) == model.num_parameters()
-    assert params.count_parameters(model.config.to_hf()) == model.num_parameters()
-    counted = [(a, b) for a, b, copies, _ in memory.matrix_shapes(model.config) for _ in range(copies)]
-    assert sorted(counted) == sorted(tuple(p.shape) for p in model.parameters() if p.ndim == 2)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model(ids())
+    assert_parameters_and_matrices(model)
     experts = getattr(model.config, "top_k_experts", None) or 0
     weighing = 2 * 24 * model.config.hidden_size * experts * mixtures(model)
-    assert flops.flops(model.config, seq_len=12, batch=2).forward == counter.get_total_flops() - weighing
+    assert flops.flops(model.config, seq_len=12, batch=2).forward == operations(model) - weighing
     state = model.make_state(batch=2, max_len=4)  # no longer than a window: every layer keeps all
     model(ids(length=4), state=state)
     estimate = memory.inference_memory(model.config, batch=2, seq_len=4, dtype="fp32")

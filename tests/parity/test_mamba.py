@@ -11,6 +11,7 @@ from families.mamba import MAMBA
 from families.tiny import ids
 from groundup.layers import selective_scan
 from groundup.models.hub import load_model
+from right_padding import assert_rows_go_on_from_their_last_token
 
 
 @pytest.mark.row("LM-46", reference="the recurrence, step by step")
@@ -80,19 +81,8 @@ def test_biased_projections_equal_transformers(tmp_path):
 
 
 def test_right_padding_and_chunks_equal_each_row_alone(tmp_path):
-    """Rows padded on the right go on from their last token, not from the padding."""
     torch.manual_seed(0)
     tf.AutoModelForCausalLM.from_config(tf.MambaConfig(**MAMBA, use_bias=True), dtype=torch.float32).save_pretrained(
         tmp_path
     )
-    ours, x, more = load_model(tmp_path), ids(rows=3, length=9), ids(rows=3, length=4, seed=2)
-    documents = (torch.arange(9) < torch.tensor([[9], [5], [1]])).long()
-    second = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1]])
-    state = ours.make_state(3, 16)
-    with torch.no_grad():
-        first, then = ours(x, documents=documents, state=state), ours(more, documents=second, state=state)
-        for row, count in enumerate((9, 5, 1)):
-            real = second[row].bool()
-            alone = ours(torch.cat((x[row, :count], more[row, real]))[None])[0]
-            assert_close(first[row, :count], alone[:count])
-            assert_close(then[row, real], alone[count:])
+    assert_rows_go_on_from_their_last_token(load_model(tmp_path))

@@ -19,6 +19,7 @@ from groundup.models.configs.mamba2 import Mamba2Config
 from groundup.models.formats.formats import find_format
 from groundup.models.formats.mamba_ssm import config_of, published_config, save_mamba_ssm
 from groundup.models.hub import build_model, load_model
+from right_padding import assert_rows_go_on_from_their_last_token
 
 
 def inputs(length, strongest, dtype=torch.float64, heads=4, groups=2):
@@ -121,18 +122,8 @@ def test_a_long_text_in_chunks_of_any_size_equals_one_pass():
 
 
 def test_right_padding_and_chunks_equal_each_row_alone():
-    """Rows padded on the right go on from their last token; biased projections make padding more than zeros."""
-    ours, x, more = tiny(use_bias=True), ids(rows=3, length=9), ids(rows=3, length=4, seed=2)
-    documents = (torch.arange(9) < torch.tensor([[9], [5], [1]])).long()
-    second = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1]])
-    state = ours.make_state(3, 16)
-    with torch.no_grad():
-        first, then = ours(x, documents=documents, state=state), ours(more, documents=second, state=state)
-        for row, count in enumerate((9, 5, 1)):
-            real = second[row].bool()
-            alone = ours(torch.cat((x[row, :count], more[row, real]))[None])[0]
-            assert_close(first[row, :count], alone[:count])
-            assert_close(then[row, real], alone[count:])
+    """Biased projections make padding more than zeros."""
+    assert_rows_go_on_from_their_last_token(tiny(use_bias=True))
 
 
 def test_memory_in_decoding_does_not_grow():

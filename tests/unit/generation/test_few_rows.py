@@ -72,6 +72,48 @@ def test_linear(rows, inputs, outputs, dtype):
     torch.testing.assert_close(strided, found)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_linear_layer_large_enough_for_several_threads(rows, dtype):
+    torch.manual_seed(0)
+    linear = nn.Linear(512, 515, dtype=dtype)
+    assert linear.weight.numel() > products().FEWEST_FOR_THREADS
+    x = torch.randn(rows, 1, 512)
+    with torch.inference_mode():
+        found = FewRowsLinear(linear)(x)
+    want = x.double() @ linear.weight.double().T + linear.bias.double()
+    torch.testing.assert_close(found, want.float(), atol=1e-5, rtol=1e-5)
+
+
+def test_experts_large_enough_for_several_threads():
+    torch.manual_seed(0)
+    experts = GatedExperts(3, 256, 320)
+    assert 2 * experts.up_proj.weight[0].numel() > products().FEWEST_FOR_THREADS
+    routing = Routing(torch.tensor([[2, 0]]), torch.tensor([[0.7, 0.3]]), torch.rand(1, 3), 3)
+    x = torch.randn(1, 256)
+    with torch.inference_mode():
+        torch.testing.assert_close(FewRowsExperts(experts)(x, routing), experts(x, routing), atol=1e-5, rtol=1e-5)
+
+
+def test_attention_long_enough_for_several_threads():
+    rows, tokens = MOST_ROWS, 60
+    model = llama(num_key_value_heads=2)
+    assert 2 * rows * 64 * tokens > products().FEWEST_FOR_THREADS
+    ids, view = torch.randint(0, 258, (rows, tokens + 1)), for_decoding(model, fewest_parameters=0)
+    with torch.inference_mode():
+        states = [m.make_state(rows, tokens + 1) for m in (view, model)]
+        for part in (ids[:, :tokens], ids[:, tokens:]):
+            found, want = (m(part, state=s) for m, s in zip((view, model), states, strict=True))
+        torch.testing.assert_close(found, want, atol=2e-5, rtol=1e-4)
+
+
+def products():
+    """The module with the constants of the compiled functions, which needs numba."""
+    from groundup.generation.few_rows.kernels import products
+
+    return products
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     "changes",

@@ -7,6 +7,7 @@ the time and memory. Attention, feed-forward networks, experts and whole pre-nor
 
     view.py                 which parts of which models are exchanged
     linear.py, norms.py, attention.py, feed_forward.py, block.py     the parts
+    kinds.py                what both sides call norms and activations
     kernels/                what they call, compiled by numba
 """
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from groundup.generation.few_rows.kinds import ALL_HEADS, EACH_HEAD
 from groundup.generation.few_rows.linear import LIKE, MOST_ROWS, address, kernels, rows_of, same_weights
 from groundup.generation.few_rows.norms import KINDS, FewRowsNorm, NormPlan
 from groundup.layers.attention import Attention, AttentionCore
@@ -59,13 +60,13 @@ class FewRowsAttention(nn.Module):
         self.q_norm, self.k_norm = NormPlan(_inner(attn.q_norm)), NormPlan(_inner(attn.k_norm))
         self.slopes = self._slopes(attn.position_bias)
         self.sinks = attn.core.sinks.detach().float() if type(attn.core) is SinkCore else None
-        over_all_heads = type(attn.q_norm) is AllHeadsNorm
+        over = ALL_HEADS if type(attn.q_norm) is AllHeadsNorm else EACH_HEAD
         interleaved = attn.rope is not None and attn.rope.interleaved
         scale, cap = attn.core.scale, getattr(attn.core, "cap", 0.0)
         self.plan = (
             (tuple(p.weight.data_ptr() for p in projections), tuple(address(p.bias) for p in projections)),
             (
-                (self.q_norm.kind, int(over_all_heads), self.q_norm.eps),
+                (self.q_norm.kind, over, self.q_norm.eps),
                 (self.q_norm.weight, self.q_norm.bias, self.k_norm.weight, self.k_norm.bias),
             ),
             (heads, kv_heads, d, int(interleaved), attn.mask.window or 0),

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.generation.few_rows.kinds import GELU, RELU, SILU, SQUARED_RELU, TANH_GELU
 from groundup.generation.few_rows.linear import (
     LIKE,
     MOST_ROWS,
@@ -20,9 +21,6 @@ from groundup.layers.activations import squared_relu
 from groundup.layers.feedforward import MLP, GatedMLP
 from groundup.layers.moe.experts import ClampedExperts, Experts, GatedExperts
 from groundup.layers.moe.routing import Routing
-
-RELU, SQUARED_RELU, GELU, TANH_GELU, SILU = 1, 2, 3, 4, 5
-"""As the compiled functions call the activations."""
 
 
 def kind_of(act: Any) -> int:

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from groundup.generation.few_rows.kinds import LAYER, RMS
 from groundup.generation.few_rows.linear import MOST_ROWS, address, kernels
 from groundup.layers.norms import LayerNorm, OffsetRMSNorm, PlainLayerNorm, RMSNorm
 
-KINDS: dict[type[nn.Module], int] = {RMSNorm: 1, OffsetRMSNorm: 1, LayerNorm: 2, PlainLayerNorm: 2}
+KINDS: dict[type[nn.Module], int] = {RMSNorm: RMS, OffsetRMSNorm: RMS, LayerNorm: LAYER, PlainLayerNorm: LAYER}
 """What the compiled functions call the norms that they know."""
 
 
@@ -40,7 +41,7 @@ class FewRowsNorm(nn.Module):
         self.norm, self.plan = norm, NormPlan(norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.plan.kind != KINDS[RMSNorm] or x.numel() // x.shape[-1] > MOST_ROWS:
+        if self.plan.kind != RMS or x.numel() // x.shape[-1] > MOST_ROWS:
             return self.norm(x)  # torch's own LayerNorm is one call already
         x, plan = x.contiguous(), self.plan
         y = torch.empty_like(x)

@@ -2,6 +2,8 @@
 divided by their sum, and a wide one that every token visits, weighed by a sigmoid of its own.
 """
 
+from typing import Any
+
 from torch import nn
 
 from groundup.layers.activations import activation
@@ -22,14 +24,7 @@ class Qwen2Moe(Qwen2):
     config: Qwen2MoeConfig  # type: ignore[assignment]
 
     def make_mlp(self, i: int) -> nn.Module:
-        c = self.config
-        if not c.has_experts(i):
-            return super().make_mlp(i)
-        act, loss = activation(c.hidden_act), c.router_aux_loss_coef
-        gate = TopKGate(c.hidden_size, c.num_experts, c.num_experts_per_tok, normalise=c.norm_topk_prob, balance=loss)
-        experts = GatedExperts(c.num_experts, c.hidden_size, c.moe_intermediate_size, act)
-        shared = GatedMLP(c.hidden_size, c.shared_expert_intermediate_size, act)
-        return MixtureOfExperts(gate, experts, shared, nn.Linear(c.hidden_size, 1, bias=False))
+        return mixture_with_shared(self.config) if self.config.has_experts(i) else super().make_mlp(i)
 
     @classmethod
     def weight_map(cls, config: Qwen2MoeConfig) -> WeightMap:  # type: ignore[override]
@@ -43,3 +38,12 @@ class Qwen2Moe(Qwen2):
                 *stacked_experts(theirs + "mlp.experts", config.num_experts),
             )
         )
+
+
+def mixture_with_shared(c: Any) -> MixtureOfExperts:
+    """Experts of their own width, and one for all tokens that a sigmoid weighs."""
+    act, loss = activation(c.hidden_act), c.router_aux_loss_coef
+    gate = TopKGate(c.hidden_size, c.num_experts, c.num_experts_per_tok, normalise=c.norm_topk_prob, balance=loss)
+    experts = GatedExperts(c.num_experts, c.hidden_size, c.moe_intermediate_size, act)
+    shared = GatedMLP(c.hidden_size, c.shared_expert_intermediate_size, act)
+    return MixtureOfExperts(gate, experts, shared, nn.Linear(c.hidden_size, 1, bias=False))

@@ -12,17 +12,13 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from groundup.layers.activations import activation
 from groundup.layers.attentions.gated import GatedAttention
 from groundup.layers.attentions.gated_delta import GatedDeltaNet
-from groundup.layers.feedforward import GatedMLP
-from groundup.layers.moe.experts import GatedExperts
-from groundup.layers.moe.gates.top_k import TopKGate
-from groundup.layers.moe.mixture import MixtureOfExperts
 from groundup.layers.norms import OffsetRMSNorm
 from groundup.models.configs.qwen3_next import Qwen3NextConfig
 from groundup.models.text.llama import Llama
 from groundup.models.text.mixtral import stacked_experts
+from groundup.models.text.qwen2_moe import mixture_with_shared
 from groundup.weights import Rule, WeightMap, WithinHeads, rule
 
 
@@ -57,14 +53,7 @@ class Qwen3Next(Llama):
         return GatedAttention(*sizes, mask=self.make_mask(i), **settings, **norms)
 
     def make_mlp(self, i: int) -> nn.Module:
-        c = self.config
-        if not c.has_experts(i):
-            return super().make_mlp(i)
-        act, loss = activation(c.hidden_act), c.router_aux_loss_coef
-        gate = TopKGate(c.hidden_size, c.num_experts, c.num_experts_per_tok, normalise=c.norm_topk_prob, balance=loss)
-        experts = GatedExperts(c.num_experts, c.hidden_size, c.moe_intermediate_size, act)
-        shared = GatedMLP(c.hidden_size, c.shared_expert_intermediate_size, act)
-        return MixtureOfExperts(gate, experts, shared, nn.Linear(c.hidden_size, 1, bias=False))
+        return mixture_with_shared(self.config) if self.config.has_experts(i) else super().make_mlp(i)
 
     @classmethod
     def weight_map(cls, config: Qwen3NextConfig) -> WeightMap:  # type: ignore[override]

@@ -15,9 +15,7 @@ from groundup.generation.few_rows.kernels.numbers import (
     normalise,
 )
 from groundup.generation.few_rows.kernels.products import FEWEST_FOR_THREADS, multiply
-
-EACH_HEAD, ALL_HEADS = 0, 1
-"""What a norm of queries and keys is taken over."""
+from groundup.generation.few_rows.kinds import ALL_HEADS
 
 
 @numba.njit(**MATHEMATICS)

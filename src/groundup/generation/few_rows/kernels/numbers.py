@@ -9,6 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from groundup.generation.few_rows.kinds import GELU, LAYER, SILU, SQUARED_RELU, TANH_GELU
+
 # Sums may be reordered into vectors, but NaN and infinity must come through; division by zero is theirs too.
 MATHEMATICS: Any = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_model": "numpy", "cache": True}
 LOG2_E = np.float32(math.log2(math.e))
@@ -17,10 +19,6 @@ ONE, TWO, A_HALF, NOTHING = np.float32(1), np.float32(2), np.float32(0.5), np.fl
 # 2^f for f in [-1/2, 1/2]: the first terms of the series of e^(f ln 2), to float32's last digit
 SERIES = tuple(np.float32(math.log(2) ** i / math.factorial(i)) for i in range(8))
 
-RMS, LAYER = 1, 2
-"""Kinds of norms; 0 is none."""
-RELU, SQUARED_RELU, GELU, TANH_GELU, SILU = 1, 2, 3, 4, 5
-"""Kinds of activations."""
 ROOT_HALF = np.float32(math.sqrt(0.5))
 TANH_SCALE, TANH_CUBE = np.float32(2 * math.sqrt(2 / math.pi)), np.float32(0.044715)
 

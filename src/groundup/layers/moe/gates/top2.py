@@ -1,35 +1,24 @@
 """The gate of FacebookMoE: always two experts, weighed by what had room."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from groundup.layers.moe.gates.gate import Gate
+from groundup.layers.moe.gates.gshard import GShardGate
 from groundup.layers.moe.losses import balance_loss
 from groundup.layers.moe.routing import Routing, count
 
 
-class Top2Gate(Gate):
+class Top2Gate(GShardGate):
     """The two best experts of each token, at most 2 N / E tokens an expert; the weights of those that had room sum to 1
     (Artetxe et al. 2021, whose code is fairseq's). From GShard: the second expert is not drawn, and weights are divided
     after tokens are dropped, so that one that lost its second expert has its first alone.
 
     The loss is balance E sum_e (c_e / N) (m_e / N), where c_e counts first choices alone.
 
-    Args:
-        dim: D.
-        num_experts: E.
-        balance: coefficient of the loss.
-        capacity: as a multiple of N / E.
-        settings: as for `Gate`.
+    Arguments as for `GShardGate`.
     """
-
-    def __init__(
-        self, dim: int, num_experts: int, *, balance: float = 0.01, capacity: float | None = 2.0, **settings: Any
-    ):
-        super().__init__(dim, num_experts, balance=balance, capacity=capacity, **settings)
 
     def forward(self, x: Tensor, real: Tensor | None = None, decoding: bool = False) -> Routing:
         routing = super().forward(x, real, decoding)
