@@ -520,3 +520,5 @@ def test_a_window_that_rolls(spare):
                     state.trim(2)
             found, want = (m(ids[:, t : t + 1], state=s) for m, s in zip((view, model), states, strict=True))
             torch.testing.assert_close(found, want, atol=2e-5, rtol=1e-4)
+            ours, theirs = ([layer.forgettable for layer in state.layers.values()] for state in states)
+            assert ours == theirs
