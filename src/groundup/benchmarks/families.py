@@ -1,7 +1,8 @@
 """`groundup bench families`: what each architecture costs at equal size, and how our code stands beside transformers'.
 
-Training and greedy decoding, each contender in a process of its own, taking turns. A family that transformers does not
-know is measured alone; all are set against our Llama of the same size too.
+Training and greedy decoding, each contender in a process of its own, taking turns: short ones (an update, a row) and
+many, whose ratios are taken turn by turn, because a shared machine changes its speed within seconds. A family that
+transformers does not know is measured alone; all are set against our Llama of the same size too.
 """
 
 import functools
@@ -44,8 +45,8 @@ class Work:
     families: tuple[str, ...]
     size: Size
     batch: int = 8
-    rounds: int = 3
-    seconds: float = 2.0
+    rounds: int = 9
+    seconds: float = 0.5
     new: int = 64
     threads: int | None = None
     training: bool = True
@@ -55,17 +56,22 @@ class Work:
 
 
 def measure(work: Work) -> list[Comparison]:
-    """All families; one that fails is named and left out."""
+    """All families; one that fails is named and left out, and Ctrl-C keeps those that are done."""
     found: list[Comparison] = []
-    for name in work.families:
-        try:
-            case = FamilyCase.make(name, work.size, work.batch)
-            known = transformers_knows(name)
-            for what in (training,) * work.training + (decoding,) * work.decoding:
-                found.append(what(case, work, known))
-                say(line(found[-1]))
-        except GroundupError as error:
-            warn(f"{name} is left out: {error}")
+    try:
+        for name in work.families:
+            try:
+                case = FamilyCase.make(name, work.size, work.batch)
+                known = transformers_knows(name)
+                for what in (training,) * work.training + (decoding,) * work.decoding:
+                    found.append(what(case, work, known))
+                    say(line(found[-1]))
+            except GroundupError as error:
+                warn(f"{name} is left out: {error}")
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        warn(f"stopped: {len(found)} measurements are kept")
     if not found:
         raise UsageError("no family could be measured; the reasons stand above")
     found = [against_base(one, found) for one in found]
@@ -83,7 +89,7 @@ def transformers_knows(model_type: str) -> bool:
 def training(case: FamilyCase, work: Work, known: bool) -> Comparison:
     """Tokens a second of a whole update."""
     say(f"\n{case.title}: training")
-    settings = Settings([case.name], work.rounds, work.seconds, threads=work.threads, device=work.device)
+    settings = Settings([case.name], work.rounds, work.seconds, threads=work.threads, device=work.device, peak=False)
     variants = ["fp32", *["fp32+compile"] * work.compile]
     with ExitStack() as stack:
         everyone = [("groundup", v) for v in variants] + [(PEER, v) for v in variants if known]
@@ -137,7 +143,9 @@ def result(case: FamilyCase, what: str, measured: dict[str, list[float]], more: 
     if not ours:
         raise UsageError(f"no variant of ours could run the {what} of {case.family}")
     best = max(ours, key=lambda name: statistics.median(ours[name]))
-    more = {"family": case.family, "what": what, "ours_variant": best, "parameters": case.parameters} | more
+    medians = {name: statistics.median(values) for name, values in ours.items()}
+    more = {"family": case.family, "what": what, "ours_variant": best, "ours_variants": medians} | more
+    more["parameters"] = case.parameters
     title = f"{case.family}, {what}"
     if not theirs:
         mine = statistics.median(ours[best])
@@ -157,18 +165,26 @@ def against_base(one: Comparison, all_of_them: list[Comparison]) -> Comparison:
 
 def line(one: Comparison) -> str:
     """One measurement in words, shown as soon as it is there."""
-    beside = f", {PEER} {one.theirs:,.0f}: {one.ratio:.2f}x" if one.peer == PEER else ""
+    beside = f", {PEER} {one.theirs:,.0f}: {ratio(one)}" if one.peer == PEER else ""
     return f"{one.case}: {one.ours:,.0f} tokens/s ({one.more['ours_variant']}){beside}"
+
+
+def ratio(one: Comparison) -> str:
+    """`1.12x (1.08 to 1.15)`: the median of the turns' ratios and their quartiles."""
+    low, high = one.ratios
+    return f"{one.ratio:.2f}x ({low:.2f} to {high:.2f})"
 
 
 def summary(found: list[Comparison]) -> str:
     """All families in one table."""
-    return table(list(_rows(found)), ["family", "parameters", "work", "ours", PEER, "ratio", "of our llama"])
+    return table(
+        list(_rows(found)), ["family", "parameters", "work", "ours", PEER, "ratio (quartiles)", "of our llama"]
+    )
 
 
 def _rows(found: list[Comparison]) -> Iterator[list[str]]:
     for one in found:
-        theirs = (f"{one.theirs:,.0f}", f"{one.ratio:.2f}x") if one.peer == PEER else ("-", "-")
+        theirs = (f"{one.theirs:,.0f}", ratio(one)) if one.peer == PEER else ("-", "-")
         base = one.more.get("ratio_to_llama")
         yield [
             *(one.more["family"], f"{one.more['parameters']:,}", one.more["what"], f"{one.ours:,.0f}", *theirs),

@@ -12,8 +12,10 @@ from groundup.base.console import progress
 class Comparison:
     """One case: our figure, the best variant of a peer, and how many times better ours is.
 
-    `ratio` above 1: ours is better. `theirs_variants`: the median of every variant that ran. `spread`: (max - min) /
-    median of our rounds. `target`: a ratio or a bound in `unit`, and `met` tells whether it was reached.
+    `ratio` above 1: ours is better. It is the median over the rounds of that round's ratio, because a machine that is
+    shared has slow minutes that a round's turns have in common; `ratios` are the quartiles around it.
+    `theirs_variants`: the median of every variant that ran. `spread`: (max - min) / median of our rounds. `target`: a
+    ratio or a bound in `unit`, and `met` tells whether it was reached.
     """
 
     case: str
@@ -25,13 +27,15 @@ class Comparison:
     variant: str
     theirs_variants: Mapping[str, float]
     spread: float
+    ratios: tuple[float, float] = (0.0, 0.0)
     target: str = ""
     met: bool | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints; `more` is laid into it."""
-        values = asdict(self)
+        values: dict[str, Any] = asdict(self)
+        values["ratios"] = list(self.ratios)
         return values | values.pop("more")
 
 
@@ -60,19 +64,29 @@ def compare(
     higher_is_better: bool,
     **details: Any,
 ) -> Comparison:
-    """Our median against the best median among the peer's variants."""
+    """Ours against the variant of the peer with the best median, round by round."""
     medians = {name: statistics.median(values) for name, values in theirs.items()}
     variant = (max if higher_is_better else min)(medians, key=medians.__getitem__)
     mine, best = statistics.median(ours), medians[variant]
+    of_rounds = [a / b if higher_is_better else b / a for a, b in zip(ours, theirs[variant], strict=True)]
     return Comparison(
         case=case,
         peer=peer,
         ours=mine,
         theirs=best,
-        ratio=mine / best if higher_is_better else best / mine,
+        ratio=statistics.median(of_rounds),
+        ratios=quartiles(of_rounds),
         unit=unit,
         variant=variant,
         theirs_variants=medians,
         spread=(max(ours) - min(ours)) / mine,
         **details,
     )
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """The values below which a quarter and three quarters lie."""
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high

@@ -40,6 +40,7 @@ class Settings:
     variants: Sequence[str] = ()
     clock: str = "wall"
     device: str = "cpu"
+    peak: bool = True  # measure the machine's in every turn
 
 
 class Trainee:
@@ -47,6 +48,7 @@ class Trainee:
 
     def __init__(self, case: Case, who: str, variant: str, settings: Settings):
         self.who, self.variant, self.results = who, variant, list[dict[str, Any]]()
+        self.peak = settings.peak
         nanogpt = str(settings.nanogpt.resolve()) if settings.nanogpt else None
         spec = {
             "case": case.name,
@@ -86,7 +88,7 @@ class Trainee:
 
     def round(self, seconds: float) -> float:
         """One turn: tokens a second."""
-        self.results.append(self.ask(time=seconds))
+        self.results.append(self.ask(time=seconds, peak=self.peak))
         return self.results[-1]["tokens_per_second"]
 
 
@@ -145,7 +147,7 @@ def variants(case: Case, settings: Settings, bf16: bool) -> Iterator[tuple[str, 
 def starts(trainee: Trainee) -> bool:
     """A first short turn, in which models are built and compiled; a variant that fails is left out and named."""
     try:
-        trainee.ask(time=0.0)
+        trainee.ask(time=0.0, peak=False)
     except GroundupError as error:
         warn(f"left out: {error}")
         return False

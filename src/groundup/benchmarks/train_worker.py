@@ -1,7 +1,9 @@
 """The process of one trainer: it waits for a line of JSON, does what it says, and answers with a line of JSON.
 
-    {"time": seconds}                  updates for so long    {"tokens_per_second", "peak", "loss", "memory", "device"}
+    {"time": seconds, "peak": bool}    updates for so long    {"tokens_per_second", "peak", "loss", "memory", "device"}
     {"losses": updates, "seed": s}     a fresh model          {"loss": mean of the last ten updates' losses}
+
+`peak`: FLOP/s of this machine in the moment before, null where it is not asked for.
 
 Every trainer has a process of its own, so that memory, compiled code and allocator settings of one do not touch
 another. Only one works at a time; the others wait for their line.
@@ -62,16 +64,17 @@ class Worker:
         """Do what the parent asks for."""
         if "losses" in order:
             return self.losses(order["losses"], order["seed"])
-        return self.time(order["time"])
+        return self.time(order["time"], order["peak"])
 
-    def time(self, seconds: float) -> dict[str, Any]:
-        """Updates for so many seconds, at least one; the machine's peak is taken in the same moment."""
+    def time(self, seconds: float, with_peak: bool) -> dict[str, Any]:
+        """Updates for so many seconds, at least one."""
         from groundup.benchmarks.train_cases import Tokens
 
         if self.trainer is None:
             self.trainer, self.tokens = self.make(seed=0), Tokens(self.case, seed=0)
         clock = self.clock
-        peak = gemm_peak("bfloat16" if "bf16" in self.spec["variant"] else "float32", clock, self.device)
+        dtype = "bfloat16" if "bf16" in self.spec["variant"] else "float32"
+        peak = gemm_peak(dtype, clock, self.device) if with_peak else None
         times: list[float] = []
         loss = 0.0
         while not times or sum(times) < seconds:

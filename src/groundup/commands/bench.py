@@ -284,9 +284,9 @@ class BenchFamilies(Bench):
 
     families: list[str] = []
     """Which; all when not given: `llama,mixtral,rwkv7`."""
-    rounds: int = Field(default=3, ge=1)
-    """Turns that everybody gets; medians are shown."""
-    seconds: float = Field(default=2.0, ge=0)
+    rounds: int = Field(default=9, ge=1)
+    """Turns that everybody gets; medians are shown, of rates and of the turns' ratios."""
+    seconds: float = Field(default=0.5, ge=0)
     """Length of a training turn; it has at least one update."""
     layers: int = Field(default=6, ge=1)
     """Blocks."""

@@ -20,15 +20,20 @@ def test_cases_take_turns_and_the_order_turns_around():
 
 @pytest.mark.parametrize(
     ("higher_is_better", "variant", "ratio"),
-    [(True, "compiled", 10 / 8), (False, "eager", 4 / 10)],
+    [(True, "compiled", 12 / 9), (False, "eager", 4 / 9)],
     ids=["speed", "time"],
 )
-def test_ratio_is_to_the_best_variant(higher_is_better, variant, ratio):
+def test_ratio_is_that_of_the_rounds_to_the_best_variant(higher_is_better, variant, ratio):
     theirs = {"eager": [3.0, 4.0, 100.0], "compiled": [8.0, 1.0, 9.0]}
     found = compare("B", "peer", [10.0, 9.0, 12.0], theirs, "tokens/s", higher_is_better=higher_is_better)
     assert (found.ours, found.variant, found.ratio) == (10.0, variant, ratio)
     assert found.theirs_variants == {"eager": 4.0, "compiled": 8.0}
     assert found.spread == pytest.approx(0.3)
+    # 10/8, 9/1, 12/9 and 3/10, 4/9, 100/12, in order: a quarter lies halfway below the middle one.
+    quartiles = (
+        ((1.25 + 12 / 9) / 2, (12 / 9 + 9) / 2) if higher_is_better else ((0.3 + 4 / 9) / 2, (4 / 9 + 100 / 12) / 2)
+    )
+    assert found.ratios == pytest.approx(quartiles)
     extra = compare("B", "peer", [1.0], {"x": [1.0]}, "s", higher_is_better=False, more={"loss": 2.5}).as_json()
     assert extra["loss"] == 2.5
     assert "more" not in extra

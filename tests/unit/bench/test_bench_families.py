@@ -54,7 +54,8 @@ def test_as_typed(capfd):
     for row in rows:
         assert row["peer"] == "transformers"
         assert row["ours"] > 0
-        assert row["ratio"] == pytest.approx(row["ours"] / row["theirs"])
+        assert row["ratio"] == pytest.approx(row["ours"] / row["theirs"])  # of a single round
+        assert row["ratios"] == [row["ratio"], row["ratio"]]
         assert row["ratio_to_llama"] > 0
     assert rows[1]["state_bytes_per_token"] == 2 * 2 * 32
 

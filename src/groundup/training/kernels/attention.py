@@ -28,7 +28,7 @@ TILE = 64
 """Queries in one tile."""
 CACHE = {torch.bfloat16: 2**23}
 """Scores of one group of rows. A bf16 product costs more to begin with, so its groups are larger."""
-CACHE_OTHERS = 2**20
+CACHE_OTHERS = 2**22
 
 
 class TiledCore(AttentionCore):
@@ -153,13 +153,14 @@ def attention_backward(
         weights, drop = tile.of(kept), tile.of(noise) if len(noise) else None
         qs, g = (x[tile.rows].flatten(0, 1)[:, tile.queries] for x in (q, gradient))
         ks, vs, dks, dvs = (x[tile.rows].flatten(0, 1)[:, tile.keys] for x in (k, v, dk, dv))
-        dvs.baddbmm_((weights if drop is None else weights * drop).mT, g)
+        # Added, not baddbmm_: into a part of a tensor that multiplies one matrix after the other.
+        dvs += torch.bmm((weights if drop is None else weights * drop).mT, g)
         dp = torch.bmm(g, vs.mT)
         if drop is not None:
             dp *= drop
         ds = torch._softmax_backward_data(dp, weights, -1, weights.dtype)
         dq[tile.rows, tile.queries] = torch.bmm(ds, ks).unflatten(0, (-1, heads)).transpose(1, 2)
-        dks.baddbmm_(ds.mT, qs)
+        dks += torch.bmm(ds.mT, qs)
     return dq, dk, dv
 
 
