@@ -29,7 +29,9 @@ from groundup.base.errors import UsageError, did_you_mean
 class Config(BaseModel):
     """Frozen settings; unknown keys are errors; attribute docstrings are the help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, defer_build=True
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -49,7 +49,7 @@ def transformers(folder: str, device: str, dtype: str, cache: str) -> Decode:
     logging.disable_progress_bar()
     family: Any = AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(folder))]
     attention = {"attn_implementation": "sdpa"} if family._supports_sdpa else {}
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **attention).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, pad_token_id=None, **attention).eval()
     model.to(device)
     options: dict[str, Any] = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     if cache != "dynamic":

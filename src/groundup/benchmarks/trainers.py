@@ -126,7 +126,7 @@ def transformers_model(model: CausalLM) -> nn.Module:
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, pad_token_id=None)
     return Logits(theirs, lambda peer, ids: peer(ids, use_cache=False).logits)
 
 
