@@ -205,7 +205,7 @@ def test_normalization_of_any_text(folding, text):
 
 
 @pytest.mark.row("TOK-15", reference="sentencepiece")
-@pytest.mark.parametrize("name", ["nmt_nfkc", "nfkc_cf"])
+@pytest.mark.parametrize("name", [pytest.param("nmt_nfkc", marks=pytest.mark.slow), "nfkc_cf"])
 def test_our_rules_are_the_library_s(name, sample):
     theirs = ModelFile.parse(trained(sample[:50], normalization_rule_name=name), "m").normalizer.precompiled_charsmap
     charsmap = read_charsmap(theirs)
@@ -255,8 +255,15 @@ def with_model(wanted: SentencePieceSettings, model) -> SentencePieceSettings:
 
 
 @pytest.mark.row("TOK-15", reference="sentencepiece")
-@pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("model", ["bpe", "unigram"])
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("bpe", "bytes, digits"),
+        pytest.param("bpe", "plain", marks=pytest.mark.slow),
+        pytest.param("unigram", "bytes, digits", marks=pytest.mark.slow),
+        ("unigram", "plain"),
+    ],
+)
 def test_training_against_the_library_s(shared, tmp_path, model, name):
     text = (shared / "data" / "tinyshakespeare.txt").read_text(encoding="utf-8")
     wanted = with_model(SETTINGS[name], model)

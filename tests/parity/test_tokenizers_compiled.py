@@ -261,7 +261,10 @@ def test_both_compiled_ways_to_merge_agree_with_the_readable_scan():
         "a" * 10**6, " " * 10**6, "\u0301" * 10**5, "ab" * 500_000, "a\n" * 500_000, "'s" * 500_000, " \n" * 500_000,
         "1" * 10**6, "\t " * 500_000 + "x", "中" * 300_000, "e" + "\u0301" * 10**5, "🙂" * 100_000, " a" * 500_000,
     ],
-    ids=repr,
+    ids=[
+        "a", "spaces", "accents", "ab", "lines of a", "'s", "lines of spaces", "digits", "tabs and spaces", "Chinese",
+        "an accented e", "emoji", "words of a",
+    ],
 )  # fmt: skip
 def test_long_runs_take_linear_time(trained, pattern, text):
     """Quadratic time would be hours: 10^12 steps."""

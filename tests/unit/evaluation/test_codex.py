@@ -64,7 +64,7 @@ def problems():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Code, problems, and a GPT-3 of 0.2 million parameters that has read the code."""
+    """Code, problems, and a GPT-3 of 0.1 million parameters that has read the code."""
     folder = tmp_path_factory.mktemp("codex")
     (folder / "code.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in sources(6000)))
     (folder / "problems.jsonl").write_text("\n".join(map(json.dumps, problems())))

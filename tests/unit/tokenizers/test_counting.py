@@ -213,7 +213,8 @@ def test_an_error_in_the_stream_ends_the_processes_at_once(error, small_portions
 
 
 INTERRUPTED = """
-import itertools, subprocess, sys
+import itertools, signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell begin with it ignored
 from groundup.tokenizers import processes
 from groundup.tokenizers.training import counting
 from groundup.tokenizers.training.splitting import BySigns
@@ -243,10 +244,13 @@ def test_an_interrupt_leaves_no_process(number):
         [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert program.stdout is not None
-    children = [int(program.stdout.readline()) for _ in range(2)]
-    assert program.stdout.readline() == "counting\n"
-    program.send_signal(number)
-    program.communicate()
+    try:
+        children = [int(program.stdout.readline()) for _ in range(2)]
+        assert program.stdout.readline() == "counting\n"
+        program.send_signal(number)
+        program.communicate(timeout=30)
+    finally:
+        program.kill()
     assert program.returncode in (-number, 130)
     while any(map(alive, children)):
         time.sleep(0.02)
