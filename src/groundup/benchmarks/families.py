@@ -60,23 +60,29 @@ def measure(work: Work) -> list[Comparison]:
     found: list[Comparison] = []
     try:
         for name in work.families:
-            try:
-                case = FamilyCase.make(name, work.size, work.batch)
-                known = transformers_knows(name)
-                for what in (training,) * work.training + (decoding,) * work.decoding:
-                    found.append(what(case, work, known))
-                    say(line(found[-1]))
-            except GroundupError as error:
-                warn(f"{name} is left out: {error}")
+            for one in of_family(name, work):
+                found.append(one)
+                say(line(one))
     except KeyboardInterrupt:
         if not found:
             raise
-        warn(f"stopped: {len(found)} measurements are kept")
+        warn(f"stopped; kept are the measurements that were done: {len(found)}")
     if not found:
         raise UsageError("no family could be measured; the reasons stand above")
     found = [against_base(one, found) for one in found]
     say("\n" + summary(found))
     return found
+
+
+def of_family(name: str, work: Work) -> Iterator[Comparison]:
+    """What is to be measured of one family, as far as it can be."""
+    try:
+        case = FamilyCase.make(name, work.size, work.batch)
+        known = transformers_knows(name)
+        for what in (training,) * work.training + (decoding,) * work.decoding:
+            yield what(case, work, known)
+    except GroundupError as error:
+        warn(f"{name} is left out: {error}")
 
 
 def transformers_knows(model_type: str) -> bool:
@@ -143,9 +149,11 @@ def result(case: FamilyCase, what: str, measured: dict[str, list[float]], more: 
     if not ours:
         raise UsageError(f"no variant of ours could run the {what} of {case.family}")
     best = max(ours, key=lambda name: statistics.median(ours[name]))
-    medians = {name: statistics.median(values) for name, values in ours.items()}
-    more = {"family": case.family, "what": what, "ours_variant": best, "ours_variants": medians} | more
-    more["parameters"] = case.parameters
+    more = {
+        **{"family": case.family, "what": what, "parameters": case.parameters, "ours_variant": best},
+        "ours_variants": {name: statistics.median(values) for name, values in ours.items()},
+        **more,
+    }
     title = f"{case.family}, {what}"
     if not theirs:
         mine = statistics.median(ours[best])

@@ -18,6 +18,7 @@ import torch
 from groundup.base.device import memory as device_memory
 from groundup.base.device import synchronize
 from groundup.base.threads import set_threads
+from groundup.benchmarks.peers import transformers_config
 from groundup.benchmarks.workers import serve
 
 Decode = Callable[[list[list[int]], int], list[list[int]]]
@@ -42,14 +43,15 @@ def ours(folder: str, device: str, dtype: str) -> Decode:
 
 def transformers(folder: str, device: str, dtype: str, cache: str) -> Decode:
     """`generate` of transformers: SDPA where the model has attention, and the cache of this variant."""
-    from transformers import AutoConfig, AutoModelForCausalLM, CompileConfig
+    from transformers import AutoModelForCausalLM, CompileConfig
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    family: Any = AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(folder))]
+    config = transformers_config(folder)
+    family: Any = AutoModelForCausalLM._model_mapping[type(config)]
     attention = {"attn_implementation": "sdpa"} if family._supports_sdpa else {}
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, pad_token_id=None, **attention).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **attention).eval()
     model.to(device)
     options: dict[str, Any] = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     if cache != "dynamic":

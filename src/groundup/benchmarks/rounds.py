@@ -27,15 +27,14 @@ class Comparison:
     variant: str
     theirs_variants: Mapping[str, float]
     spread: float
-    ratios: tuple[float, float] = (0.0, 0.0)
+    ratios: Sequence[float] = ()
     target: str = ""
     met: bool | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints; `more` is laid into it."""
-        values: dict[str, Any] = asdict(self)
-        values["ratios"] = list(self.ratios)
+        values = asdict(self)
         return values | values.pop("more")
 
 
@@ -84,9 +83,9 @@ def compare(
     )
 
 
-def quartiles(values: Sequence[float]) -> tuple[float, float]:
-    """The values below which a quarter and three quarters lie."""
+def quartiles(values: Sequence[float]) -> list[float]:
+    """The two values below which a quarter and three quarters lie."""
     if len(values) < 2:
-        return values[0], values[0]
+        return [values[0], values[0]]
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, high
+    return [low, high]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.base.errors import UsageError
+from groundup.benchmarks.peers import transformers_config
 from groundup.benchmarks.train_cases import Case
 from groundup.models.hub import build_model
 from groundup.models.text.causal_lm import CausalLM
@@ -126,7 +127,7 @@ def transformers_model(model: CausalLM) -> nn.Module:
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, pad_token_id=None)
+        theirs = AutoModelForCausalLM.from_pretrained(folder, config=transformers_config(folder), dtype=torch.float32)
     return Logits(theirs, lambda peer, ids: peer(ids, use_cache=False).logits)
 
 

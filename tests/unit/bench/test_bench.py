@@ -30,10 +30,8 @@ def test_ratio_is_that_of_the_rounds_to_the_best_variant(higher_is_better, varia
     assert found.theirs_variants == {"eager": 4.0, "compiled": 8.0}
     assert found.spread == pytest.approx(0.3)
     # 10/8, 9/1, 12/9 and 3/10, 4/9, 100/12, in order: a quarter lies halfway below the middle one.
-    quartiles = (
-        ((1.25 + 12 / 9) / 2, (12 / 9 + 9) / 2) if higher_is_better else ((0.3 + 4 / 9) / 2, (4 / 9 + 100 / 12) / 2)
-    )
-    assert found.ratios == pytest.approx(quartiles)
+    below, middle, above = (1.25, 12 / 9, 9) if higher_is_better else (0.3, 4 / 9, 100 / 12)
+    assert found.ratios == pytest.approx([(below + middle) / 2, (middle + above) / 2])
     extra = compare("B", "peer", [1.0], {"x": [1.0]}, "s", higher_is_better=False, more={"loss": 2.5}).as_json()
     assert extra["loss"] == 2.5
     assert "more" not in extra

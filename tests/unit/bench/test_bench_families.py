@@ -5,6 +5,7 @@ import json
 import pytest
 
 from groundup.base.errors import UsageError
+from groundup.benchmarks import families
 from groundup.benchmarks.families import transformers_knows
 from groundup.benchmarks.family_shapes import Size, count, equal_size, trainable_families
 from groundup.benchmarks.train_cases import FamilyCase, find_case
@@ -58,6 +59,21 @@ def test_as_typed(capfd):
         assert row["ratios"] == [row["ratio"], row["ratio"]]
         assert row["ratio_to_llama"] > 0
     assert rows[1]["state_bytes_per_token"] == 2 * 2 * 32
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
+    def training(case, work, known):
+        if case.family == "gpt2":
+            raise KeyboardInterrupt
+        return families.result(case, "training", {"groundup fp32": [2.0], "transformers fp32": [1.0]}, {})
+
+    monkeypatch.setattr(families, "training", training)
+    command = ["bench", "families", *TOY, "--work", '["training"]', "--out", str(tmp_path / "found.json")]
+    assert main([*command, "--families", "llama,gpt2,opt"]) == 0
+    (kept,) = json.loads((tmp_path / "found.json").read_text())["results"]
+    assert (kept["family"], kept["ratio"]) == ("llama", 2.0)
+    assert "kept are the measurements that were done: 1" in capsys.readouterr().err
+    assert main([*command, "--families", "gpt2,llama"]) == 130
 
 
 def test_unknown_families_are_named(capsys):

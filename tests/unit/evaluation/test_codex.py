@@ -9,6 +9,7 @@ from groundup.cli import main
 from groundup.evaluation.programs import ProgramSettings, read_problems, solve
 from groundup.models.hub import load_model
 from groundup.tokenizers.hub import load_tokenizer
+from small_gpt3 import trained
 
 LETTERS = "abcdefghij"
 BODIES = {
@@ -63,37 +64,27 @@ def problems():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Code, problems, and a GPT-3 of 0.1 million parameters that has read the code."""
-    folder = tmp_path_factory.mktemp("codex")
-    (folder / "code.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in sources(6000)))
-    (folder / "problems.jsonl").write_text("\n".join(map(json.dumps, problems())))
-    recipe = {
-        "model": {
-            **{"model_type": "gpt3", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
-            **{"head_dim": 16, "max_position_embeddings": 160, "window_size": 64},
-        },
-        "tokenizer": {"kind": "characters", "special_tokens": ["<|endoftext|>"]},
-        "data": {"source": [str(folder / "code.jsonl")], "context_length": 128},
-        "training": {
-            **{"steps": 1500, "batch_size": 16, "optimizer": {"kind": "adamw", "lr": 3e-3, "betas": [0.9, 0.95]}},
-            **{"schedule": {"kind": "cosine", "warmup_steps": 50}, "clip": 1.0, "seed": 0},
-        },
-    }
-    (folder / "recipe.yaml").write_text(json.dumps(recipe))
-    assert main(["train", str(folder / "recipe.yaml"), "--out-dir", str(folder / "run")]) == 0
-    return folder
+def model(tmp_path_factory):
+    """The folder of a GPT-3 that has read the code."""
+    return trained(tmp_path_factory.mktemp("codex"), sources(6000), context=128, positions=160, window=64, steps=1500)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """The problems."""
+    path = tmp_path_factory.mktemp("problems") / "problems.jsonl"
+    path.write_text("\n".join(map(json.dumps, problems())))
+    return path
 
 
 @pytest.mark.slow
 @pytest.mark.row("LM-13", reference="tests of the functions; Chen et al. 2021, figures 5 and 7")
-def test_functions_are_written_from_docstrings(folder, capsys):
+def test_functions_are_written_from_docstrings(model, file, capsys):
     """Names of arguments that no training text pairs. One sample is as often wrong as the training code is; the
     likeliest of ten, by the mean of its tokens' log-probabilities, is right more often, one of the ten nearly always.
     """
     capsys.readouterr()
-    words = ["evaluate", str(folder / "run" / "final"), str(folder / "problems.jsonl"), "--run-programs", "--json"]
-    words += ["--max-new-tokens", "64"]
+    words = ["evaluate", str(model), str(file), "--run-programs", "--max-new-tokens", "64", "--json"]
     assert main([*words, "--samples", "10", "--temperature", "1.0"]) == 0
     many = {score["metric"]: score["value"] for score in json.loads(capsys.readouterr().out)["scores"]}
     assert 0.4 < many["pass@1"] < 0.85
@@ -106,12 +97,11 @@ def test_functions_are_written_from_docstrings(folder, capsys):
 
 @pytest.mark.slow
 @pytest.mark.row("LM-13", reference="tests of the functions")
-def test_a_stop_text_ends_the_function(folder):
+def test_a_stop_text_ends_the_function(model, file):
     """The training texts go on with the next function; a sample ends before it."""
-    model, tokenizer = load_model(folder / "run" / "final"), load_tokenizer(folder / "run" / "final")
-    some = read_problems(folder / "problems.jsonl").problems[:6]
-    stopped = solve(model, tokenizer, some, ProgramSettings(temperature=0, max_new_tokens=80))
-    endless = solve(model, tokenizer, some, ProgramSettings(temperature=0, max_new_tokens=80, stop=()))
+    codex, tokenizer, some = load_model(model), load_tokenizer(model), read_problems(file).problems[:6]
+    stopped = solve(codex, tokenizer, some, ProgramSettings(temperature=0, max_new_tokens=80))
+    endless = solve(codex, tokenizer, some, ProgramSettings(temperature=0, max_new_tokens=80, stop=()))
     for short, long in zip(stopped, endless, strict=True):
         (cut,), (whole,) = short.attempts, long.attempts
         assert cut.completion.finish_reason == "stop"

@@ -12,7 +12,7 @@ from groundup.estimates.flops import flops
 from groundup.models.architecture.drawing import as_count, as_svg, as_text, steps
 from groundup.models.architecture.outline import PROBE
 from groundup.models.architecture.trace import outline
-from groundup.models.catalogue import config_of_size
+from groundup.models.catalogue import FAMILIES, config_of_size
 
 FIRST = [next(iter((*reference.cases, *reference.own))) for reference in REFERENCES.values()]
 
@@ -42,6 +42,14 @@ def test_operations_and_state_equal_the_formulas(size):
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     assert drawn.state_bytes == 2 * 2 * config.num_hidden_layers * kv_heads * head
     assert drawn.constant_state_bytes == 0
+
+
+@pytest.mark.parametrize("context", [PROBE, 2 * PROBE, 512])
+def test_a_context_that_is_hardly_longer_than_the_probe(context):
+    """Learned positions end with the context; nothing may be asked beyond."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": context}
+    config = FAMILIES["gpt2"].config.parse(shape)
+    assert outline(config).state_bytes == 2 * 2 * config.num_hidden_layers * config.hidden_size
 
 
 def test_parts_stand_in_the_order_in_which_they_run():

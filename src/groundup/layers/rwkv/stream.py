@@ -60,6 +60,9 @@ class Stream:
             return before if self.starts is None else before.masked_fill(self.starts[..., None], 0)
         carried = memory.tensors.get("shift")
         carried = x.new_zeros(x[:, 0].shape) if carried is None else carried.to(x.dtype)
+        if self._last is None and x.shape[1] == 1:
+            memory.tensors["shift"] = x[:, 0].detach()
+            return carried[:, None]
         line = torch.cat((carried[:, None], x), dim=1)  # (B, 1 + T, D)
         if self._last is None:
             memory.tensors["shift"] = line[:, -1].detach()

@@ -68,10 +68,9 @@ class TimeMix2(nn.Module):
 
     def remembered(self, memory: "RecurrentState | None", k: Tensor) -> WKV:
         """The sums that earlier calls left."""
-        empty = WKV.empty(k, self.empty_peak)
         if memory is None or "num" not in memory.tensors:
-            return empty
-        return empty._replace(**{name: memory.tensors[name] for name in self.kept})
+            return WKV.empty(k, self.empty_peak)
+        return WKV(**{name: memory.tensors[name] for name in self.kept})
 
     @torch.no_grad()
     def init_curves(self, layer: int, num_layers: int) -> None:

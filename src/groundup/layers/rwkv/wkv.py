@@ -28,7 +28,7 @@ class WKV(NamedTuple):
 
     num: Tensor
     den: Tensor
-    peak: Tensor
+    peak: Tensor = torch.zeros(())
 
     @classmethod
     def empty(cls, k: Tensor, peak: float = NEVER) -> "WKV":
@@ -59,6 +59,9 @@ def stable_wkv(decay: Tensor, bonus: Tensor, k: Tensor, v: Tensor, state: WKV, s
         wkv (B, T, D), and the state after the last real token.
     """
     w, k = _log_decay(decay, k, stream), _keys(k, stream)  # (B or 1, T, D), (B, T, D)
+    if k.shape[1] == 1 and stream.starts is None:
+        out, state = _one_token(w[:, 0], bonus, k[:, 0], v[:, 0], state)
+        return out[:, None], state
     with torch.no_grad():
         p = scan(w, k, state.peak, torch.add, torch.maximum)
         before = torch.cat((state.peak[:, None], p[:, :-1]), dim=1)  # p_{t-1}
@@ -71,6 +74,17 @@ def stable_wkv(decay: Tensor, bonus: Tensor, k: Tensor, v: Tensor, state: WKV, s
     old, new = torch.exp(seen - q), torch.exp(bonus + k - q)
     out = (old * a + new * v) / (old * b + new)
     return out, WKV(sums[0, :, -1].detach(), sums[1, :, -1].detach(), p[:, -1])
+
+
+def _one_token(w: Tensor, bonus: Tensor, k: Tensor, v: Tensor, state: WKV) -> tuple[Tensor, WKV]:
+    """The formulas above as they stand, for a step of decoding: w (B or 1, D), k and v (B, D) -> (B, D)"""
+    a, b, peak = state
+    with torch.no_grad():
+        p, q = torch.maximum(peak + w, k), torch.maximum(peak, bonus + k)
+    old, new = torch.exp(peak - q), torch.exp(bonus + k - q)
+    keep, add = torch.exp(peak + w - p), torch.exp(k - p)
+    out = (old * a + new * v) / (old * b + new)
+    return out, WKV((keep * a + add * v).detach(), (keep * b + add).detach(), p)
 
 
 def clamped_wkv(

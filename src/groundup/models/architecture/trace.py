@@ -180,7 +180,9 @@ def _attention_words(module: nn.Module) -> Iterator[str]:
 def _state_bytes(model: Any) -> tuple[int | None, int | None]:
     """(bytes in bf16 that a token adds, bytes that stay constant), by two probing passes of different lengths."""
     sizes = []
-    for length in (PROBE, 2 * PROBE):
+    most = model.config.max_position_embeddings or 2 * PROBE  # positions may be a table
+    half = max(1, min(PROBE, most // 2))
+    for length in (half, 2 * half):
         try:
             state = model.make_state(1, length)
             with torch.no_grad():
@@ -191,5 +193,5 @@ def _state_bytes(model: Any) -> tuple[int | None, int | None]:
     element = torch.finfo(model.dtype).bits // 8
     short, long = sizes
     constant = sum(size for name, size in short.items() if size == long[name])
-    per_token = (sum(long.values()) - sum(short.values())) // PROBE * 2 // element
+    per_token = (sum(long.values()) - sum(short.values())) // half * 2 // element
     return per_token, constant
