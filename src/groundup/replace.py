@@ -43,12 +43,18 @@ def replace(model: nn.Module, patterns: str | Iterable[str], make: Callable[[nn.
         some = ", ".join([name for name, _ in model.named_modules() if name][:8])
         raise UsageError(f"no module matches {patterns!r}; names look like: {some}, ...")
     made: dict[int, nn.Module] = {}
-    for name, module in found.items():
+    for module in found.values():  # all of them first: a model is never left half replaced
         if id(module) not in made:
             made[id(module)] = _keep_mode(module, make(module))
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, made[id(module)])
+    for name, module in found.items():
+        put(model, name, made[id(module)])
     return len(found)
+
+
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Make `module` the part of the model with this dotted name."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
 
 
 def _keep_mode(old: nn.Module, new: nn.Module) -> nn.Module:

@@ -6,7 +6,8 @@ peak memory is the model plus one shard.
 """
 
 import fnmatch
-from collections.abc import Iterable, Iterator
+import importlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from groundup.base.console import progress, warn
 from groundup.base.device import choose_device, choose_dtype
 from groundup.base.errors import CheckpointError
+from groundup.base.files import read_json
 from groundup.base.folders import write_model_folder
 from groundup.base.shards import ShardWriter
 from groundup.models.catalogue import model_class
@@ -24,6 +26,14 @@ from groundup.models.formats.formats import SPECIAL_IDS, find_format, find_weigh
 from groundup.models.formats.reader import meta_tensor
 
 LARGE_BYTES = 10**9
+
+ELSEWHERE = {
+    "an adapter": "groundup.adapters.loading",
+    "quantized": "groundup.quantization.loading",
+    "GGUF": "groundup.quantization.gguf.loading",
+}
+"""Forms that rooms above this one know: what they are -> the module whose `load_model(path, dtype, device)` reads them.
+Named as text, because a model need not know what can be put on it."""
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -51,6 +61,9 @@ def load_model(
     Raises:
         CheckpointError: a family, key, tensor name or shape that does not fit, named; nothing was allocated by then.
     """
+    elsewhere = loader_elsewhere(Path(path_or_name).expanduser())
+    if elsewhere is not None:
+        return elsewhere(Path(path_or_name).expanduser(), dtype, device)
     path = find_weights(path_or_name)
     wanted_dtype = None if dtype is None else choose_dtype(dtype)
     wanted_device = choose_device(device or "cpu")
@@ -73,6 +86,21 @@ def load_model(
             set_parameter(model, name, weight.copy_(tensor))
     model.tie_weights()
     return model.eval()
+
+
+def loader_elsewhere(path: Path) -> Callable[..., "CausalLM"] | None:
+    """What loads an adapter's folder, a folder of quantized weights, or a GGUF file; None for all else."""
+    kind = None
+    if path.suffix == ".gguf" and path.is_file():
+        kind = "GGUF"
+    elif (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        kind = "an adapter"
+    elif (path / "config.json").is_file():
+        values = read_json(path / "config.json")
+        described = values.get("quantization_config") if isinstance(values, dict) else None
+        method = described.get("quant_method") if isinstance(described, dict) else None
+        kind = "quantized" if method not in (None, "mxfp4") else None
+    return importlib.import_module(ELSEWHERE[kind]).load_model if kind else None
 
 
 def shown(label: str, pairs: Iterator[tuple[str, Tensor]], count: int, nbytes: int) -> Iterable[tuple[str, Tensor]]:

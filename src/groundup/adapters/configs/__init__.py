@@ -1,0 +1,14 @@
+"""The settings of every kind of adapter, and their union."""
+
+from typing import TYPE_CHECKING, Any
+
+from groundup.adapters.config import AdapterConfig
+from groundup.adapters.configs.lora import LoRAConfig
+from groundup.base.config import one_of
+
+if TYPE_CHECKING:
+    AnyAdapter = AdapterConfig
+else:
+    AnyAdapter: Any = one_of(AdapterConfig)
+
+__all__ = ["AdapterConfig", "AnyAdapter", "LoRAConfig"]

@@ -1,0 +1,157 @@
+"""What stands at one place of a model, and the layer that carries it.
+
+An adapted layer is the old layer with a child more: its tensors are the old ones, under their old names, and it is
+still of the old layer's class. So quantized layers, gradient checkpointing, observation and file formats meet what
+they know, and any number of adapters can stand at one place:
+
+    blocks.0.attn.q_proj.weight                           the base
+    blocks.0.attn.q_proj.adapters.legal.lora_A.weight     of the adapter `legal`
+"""
+
+import copy
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class Selection:
+    """Which adapters act; one object that all adapted layers of a model look at.
+
+    Attributes:
+        names: the adapters that act, in this order: each gets what the one before it gave.
+        rows: (B,) int64 or None. Where set, row b of the batch goes through adapter names[rows[b]] alone, and through
+            none where rows[b] is -1.
+    """
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self.rows: Tensor | None = None
+
+    def __deepcopy__(self, memo: Any) -> "Selection":
+        return self  # a copied tree of modules over the same weights follows the same choice
+
+
+class Part(nn.Module):
+    """What an adapter puts on one layer. A kind overrides what it changes: `before`, `after`, or both."""
+
+    can_merge: ClassVar[bool] = False
+    """Whether the layer's own weights can take in what the part does."""
+
+    def before(self, base: nn.Module, *args: Any) -> tuple[Any, ...]:
+        """What the layer is called with in place of `args`."""
+        return args
+
+    def after(self, base: nn.Module, args: tuple[Any, ...], y: Any) -> Any:
+        """What the layer gives in place of `y`, which it gave for `args`."""
+        return y
+
+    @classmethod
+    def before_rows(cls, parts: Sequence["Part | None"], rows: Tensor, base: nn.Module, *args: Any) -> tuple[Any, ...]:
+        """`before`, where row b belongs to parts[rows[b]]; for -1, and where that is None, nothing changes."""
+        if cls.before is Part.before:
+            return args
+        x = args[0].clone()
+        for part, index in _shares(parts, rows):
+            x[index] = part.before(base, args[0][index], *args[1:])[0]
+        return (x, *args[1:])
+
+    @classmethod
+    def after_rows(
+        cls, parts: Sequence["Part | None"], rows: Tensor, base: nn.Module, args: tuple[Any, ...], y: Any
+    ) -> Any:
+        """`after`, where row b belongs to parts[rows[b]]."""
+        if cls.after is Part.after:
+            return y
+        changed = y.clone()
+        for part, index in _shares(parts, rows):
+            changed[index] = part.after(base, (args[0][index], *args[1:]), y[index])
+        return changed
+
+
+def _shares(parts: Sequence[Part | None], rows: Tensor) -> Iterator[tuple[Part, Tensor]]:
+    """Each part that some row belongs to, and those rows."""
+    for number, part in enumerate(parts):
+        index = (rows == number).nonzero()[:, 0]
+        if part is not None and len(index):
+            yield part, index
+
+
+class Adapted(nn.Module):
+    """What is added to the class of a layer that carries parts; see `adapted`.
+
+    Attributes:
+        adapters: name -> its part here.
+        selection: which of them act.
+        merged: the adapters that the weights have taken in.
+    """
+
+    adapters: nn.ModuleDict
+    selection: Selection
+    merged: tuple[str, ...]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.selection.rows is not None:
+            return self._forward_rows(self.selection.rows, *args, **kwargs)
+        parts = self.acting()
+        for part in parts:
+            args = part.before(self, *args)
+        y = super().forward(*args, **kwargs)
+        for part in parts:
+            y = part.after(self, args, y)
+        return y
+
+    def acting(self) -> list[Part]:
+        """The parts that act here and are not merged."""
+        names = [n for n in self.selection.names if n in self.adapters and n not in self.merged]
+        return [self.adapters[name] for name in names]  # type: ignore[misc]
+
+    def _forward_rows(self, rows: Tensor, *args: Any, **kwargs: Any) -> Any:
+        parts: list[Any] = [dict(self.adapters.items()).get(name) for name in self.selection.names]
+        kinds = list(dict.fromkeys(type(part) for part in parts if part is not None))
+        alike = {kind: [part if type(part) is kind else None for part in parts] for kind in kinds}
+        for kind in kinds:
+            args = kind.before_rows(alike[kind], rows, self, *args)
+        y = super().forward(*args, **kwargs)
+        for kind in kinds:
+            y = kind.after_rows(alike[kind], rows, self, args, y)
+        return y
+
+
+@functools.cache
+def adapted_class(base: type[nn.Module]) -> type[nn.Module]:
+    """The class of an adapted layer: the base's, with `Adapted` before it."""
+    return type(f"Adapted{base.__name__}", (Adapted, base), {"__module__": __name__})
+
+
+def adapted(layer: nn.Module, selection: Selection) -> nn.Module:
+    """The layer with a place for adapters. The old one stays as it was; its tensors are shared."""
+    new = copy.copy(layer)
+    new._modules = dict(layer._modules)
+    new.__class__ = adapted_class(type(layer))
+    new.adapters = nn.ModuleDict()
+    new.selection, new.merged = selection, ()  # type: ignore[assignment]
+    return new
+
+
+def plain(layer: nn.Module) -> nn.Module:
+    """The layer without a place for adapters; the inverse of `adapted`."""
+    new = copy.copy(layer)
+    new._modules = {name: child for name, child in layer._modules.items() if name != "adapters"}
+    new.__class__ = type(layer).__mro__[2]
+    del new.__dict__["selection"], new.__dict__["merged"]
+    return new
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The matrix that a linear layer multiplies by, (out, in), whatever it is stored as."""
+    dequantize = getattr(layer, "dequantize", None)
+    return dequantize() if dequantize is not None else layer.weight  # type: ignore[return-value]
+
+
+def placed_like(layer: nn.Module) -> dict[str, Any]:
+    """Where new weights for a layer go, and their dtype: its device, and float32 where it computes in fewer bits."""
+    tensor = next(iter([*layer.parameters(), *layer.buffers()]), torch.empty(0))
+    return {"device": tensor.device, "dtype": torch.float64 if tensor.dtype == torch.float64 else torch.float32}

@@ -1,0 +1,36 @@
+"""Weights in fewer bits.
+
+from groundup.quantization import Int8Config, quantize
+
+report = quantize(model, Int8Config())        # every linear layer in blocks, in place
+print(report)                                 # bits a weight, bytes before and after
+
+configs/        the settings of each method; import no torch
+linear.py       a linear layer whose matrix is stored in fewer bits
+quantize.py     exchange a model's layers for such ones
+one method a file
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "quantize": "exchange",
+    "QuantizedLinear": "linear",
+    "QuantizationConfig": "config",
+    "Int8Config": "configs.integers",
+}
+
+if TYPE_CHECKING:
+    from groundup.quantization.config import QuantizationConfig
+    from groundup.quantization.configs.integers import Int8Config
+    from groundup.quantization.exchange import quantize
+    from groundup.quantization.linear import QuantizedLinear
+
+__all__ = ["Int8Config", "QuantizationConfig", "QuantizedLinear", "quantize"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'groundup.quantization' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"groundup.quantization.{_HOMES[name]}"), name)

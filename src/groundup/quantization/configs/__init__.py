@@ -1,0 +1,14 @@
+"""The settings of every quantization method, and their union."""
+
+from typing import TYPE_CHECKING, Any
+
+from groundup.base.config import one_of
+from groundup.quantization.config import QuantizationConfig
+from groundup.quantization.configs.integers import Int8Config
+
+if TYPE_CHECKING:
+    AnyQuantization = QuantizationConfig
+else:
+    AnyQuantization: Any = one_of(QuantizationConfig)
+
+__all__ = ["AnyQuantization", "Int8Config", "QuantizationConfig"]
