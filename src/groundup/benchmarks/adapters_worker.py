@@ -15,19 +15,20 @@ def answer(
 
     Args:
         model: folder or name of the base.
-        adapter, quantization: their settings; no adapter stands for full fine-tuning, or, with lr 0, for the base.
+        adapter: its settings; None for full fine-tuning or, with lr 0, for the base as it is.
+        quantization: settings of the base's form, or None.
         lr: peak learning rate.
         settings: steps, batch, examples, tests, longest, seed, threads.
     """
     from groundup.base.device import memory
     from groundup.base.threads import set_threads
     from groundup.benchmarks.story_plots import accuracy, examples, letter_ids
+    from groundup.estimates.adapted import tensor_bytes
     from groundup.models.hub import load_model
     from groundup.tokenizers.hub import load_tokenizer
 
     set_threads(settings["threads"])
     base, tokenizer = load_model(model, dtype="float32"), load_tokenizer(model)
-    bytes_before = sum(tensor.nbytes for tensor in base.state_dict().values())
     put_on(base, adapter, quantization)
     taken, tests, longest = settings["examples"], settings["tests"], settings["longest"]
     train = examples(taken, "train", 1, tokenizer, longest)
@@ -39,8 +40,7 @@ def answer(
     return found | {
         "parameters": base.num_parameters(),
         "trained": base.num_parameters(trainable=True) if lr else 0,
-        "weight_bytes": sum(tensor.nbytes for tensor in base.state_dict().values()),
-        "base_bytes": bytes_before,
+        "weight_bytes": tensor_bytes(base),
         "peak_memory": memory("cpu").peak,
         "within": accuracy(base, within, letters),
         "outside": accuracy(base, outside, letters),

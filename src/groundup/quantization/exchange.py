@@ -64,3 +64,15 @@ def quantize(model: Any, config: QuantizationConfig) -> Report:
     model.quantization = config
     after = sum(module.stored_bytes for module in model.modules() if isinstance(module, QuantizedLinear))
     return Report(len(found), weights, before, after)
+
+
+def exchange_empty(model: Any, config: QuantizationConfig) -> int:
+    """Put layers without numbers in the place of those that a config names, as a file fills them, or none (on the meta
+    device); how many.
+    """
+
+    def empty(layer: Any) -> nn.Module:
+        new = config.empty(layer.in_features, layer.out_features, layer.bias is not None)
+        return new.to(layer.weight.device)
+
+    return replace(model, list(layers_to_quantize(model, config)), empty)
