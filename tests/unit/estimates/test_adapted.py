@@ -63,7 +63,7 @@ def test_estimate_equals_weights_gradients_state_and_kept_activations(config, ca
     # what attention keeps of keys and values that need no gradient depends on its kernel, another one on meta
     plain = training_memory(config, batch=1, seq_len=48, dtype="fp32")
     measured, told = saved_bytes(model, ids) - full, estimate.activations - plain.activations
-    assert abs(measured - told) < 0.08 * full
+    assert abs(measured - told) < 0.1 * full
     adapters.remove("default")
 
 
