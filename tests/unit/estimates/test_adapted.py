@@ -91,9 +91,9 @@ def test_what_was_counted():
 
 def test_the_command_tells_each_combination(capsys):
     lora = ["--adapter.kind", "lora", "--adapter.rank", "16"]
-    assert main(["estimate", "memory", "llama-7b", "--seq-len", "512", *lora, "--offload"]) == 0
+    assert main(["estimate", "memory", "gpt2", "--seq-len", "512", *lora, "--offload"]) == 0
     assert "on the host" in capsys.readouterr().out
-    assert main(["estimate", "memory", "llama-7b", "--quantization.kind", "int8"]) == 2
+    assert main(["estimate", "memory", "gpt2", "--quantization.kind", "int8"]) == 2
     assert "name what does with --adapter.kind" in capsys.readouterr().err
-    assert main(["estimate", "memory", "llama-7b", "--dtype", "int8", *lora]) == 2
+    assert main(["estimate", "memory", "gpt2", "--dtype", "int8", *lora]) == 2
     assert "told by --quantization.kind" in capsys.readouterr().err
