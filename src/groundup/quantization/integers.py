@@ -38,3 +38,6 @@ class Int8Linear(QuantizedLinear):
 
     def dequantize(self) -> Tensor:
         return self.q.float() * self.scale[:, None]
+
+    def levels(self) -> tuple[Tensor, Tensor, None]:
+        return self.q, self.scale[:, None], None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.generation.few_rows.kinds import ALL_HEADS, EACH_HEAD
-from groundup.generation.few_rows.linear import LIKE, MOST_ROWS, address, kernels, rows_of, same_weights
+from groundup.generation.few_rows.linear import MOST_ROWS, address, kernels, rows_of, same_weights, stored_of
 from groundup.generation.few_rows.norms import KINDS, FewRowsNorm, NormPlan
 from groundup.layers.attention import Attention, AttentionCore
 from groundup.layers.attention_sinks import SinkCore
@@ -56,7 +56,8 @@ class FewRowsAttention(nn.Module):
         self.attn = attn
         projections = attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj
         d = attn.head_dim
-        heads, kv_heads = (len(p.weight) // d for p in projections[:2])
+        self.stored = [stored_of(p) for p in projections]
+        heads, kv_heads = (one.shape[0] // d for one in self.stored[:2])
         self.q_norm, self.k_norm = NormPlan(_inner(attn.q_norm)), NormPlan(_inner(attn.k_norm))
         self.slopes = self._slopes(attn.position_bias)
         self.sinks = attn.core.sinks.detach().float() if type(attn.core) is SinkCore else None
@@ -64,7 +65,7 @@ class FewRowsAttention(nn.Module):
         interleaved = attn.rope is not None and attn.rope.interleaved
         scale, cap = attn.core.scale, getattr(attn.core, "cap", 0.0)
         self.plan = (
-            (tuple(p.weight.data_ptr() for p in projections), tuple(address(p.bias) for p in projections)),
+            (tuple(one.address for one in self.stored), tuple(address(p.bias) for p in projections)),
             (
                 (self.q_norm.kind, over, self.q_norm.eps),
                 (self.q_norm.weight, self.q_norm.bias, self.k_norm.weight, self.k_norm.bias),
@@ -73,7 +74,7 @@ class FewRowsAttention(nn.Module):
             (np.float32(d**-0.5 if scale is None else scale), np.float32(cap)),
             (address(self.slopes), address(self.sinks)),
         )
-        self.like = LIKE[projections[0].weight.dtype]
+        self.like = self.stored[0].like
 
     def _slopes(self, bias: Any) -> Tensor | None:
         """What a token of distance takes from the score, for each head."""

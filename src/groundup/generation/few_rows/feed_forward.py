@@ -16,11 +16,13 @@ from groundup.generation.few_rows.linear import (
     address,
     kernels,
     same_weights,
+    stored_of,
 )
 from groundup.layers.activations import squared_relu
 from groundup.layers.feedforward import MLP, GatedMLP
 from groundup.layers.moe.experts import ClampedExperts, Experts, GatedExperts
 from groundup.layers.moe.routing import Routing
+from groundup.quantization.linear import QuantizedLinear
 
 
 def kind_of(act: Any) -> int:
@@ -34,7 +36,7 @@ def feeds_plainly(mlp: Any) -> bool:
     """Whether the compiled step computes what this feed-forward network does."""
     if type(mlp) not in (MLP, GatedMLP) or kind_of(mlp.act) == 0:
         return False
-    return same_weights([m for m in mlp.modules() if isinstance(m, nn.Linear)])
+    return same_weights([m for m in mlp.children() if isinstance(m, nn.Linear | QuantizedLinear)])
 
 
 def chooses_plainly(experts: Any) -> bool:
@@ -54,10 +56,11 @@ class FewRowsMLP(nn.Module):
         self.mlp = mlp
         gate, up, down = getattr(mlp, "gate_proj", None), mlp.up_proj, mlp.down_proj
         parts = (gate, up, down)
-        weights = tuple(0 if p is None else p.weight.data_ptr() for p in parts)
+        self.stored = [stored_of(p) for p in parts]
+        weights = tuple(one.address for one in self.stored)
         biases = tuple(0 if p is None else address(p.bias) for p in parts)
-        self.plan = ((weights, biases), kind_of(mlp.act), len(up.weight))
-        self.like = LIKE[up.weight.dtype]
+        self.plan = ((weights, biases), kind_of(mlp.act), self.stored[1].shape[0])
+        self.like = self.stored[1].like
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() // x.shape[-1] > MOST_ROWS:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from groundup.generation.few_rows.attention import FewRowsAttention, attends_plainly
 from groundup.generation.few_rows.block import FewRowsBlock, is_standard
 from groundup.generation.few_rows.feed_forward import FewRowsExperts, FewRowsMLP, chooses_plainly, feeds_plainly
-from groundup.generation.few_rows.linear import LIKE, FewRowsLinear, WidenedEmbedding, kernels
+from groundup.generation.few_rows.linear import LIKE, FewRowsLinear, WidenedEmbedding, kernels, readable
 from groundup.generation.few_rows.norms import KINDS, FewRowsNorm
 from groundup.layers.moe.experts import GroupedLinear
 from groundup.replace import replace
@@ -40,10 +40,10 @@ def for_decoding(model: Any, fewest_parameters: int | None = None) -> Any:
     return _faster(model) if suits(model, smallest if fewest_parameters is None else fewest_parameters) else model
 
 
-def suits(model: nn.Module, fewest_parameters: int) -> bool:
+def suits(model: Any, fewest_parameters: int) -> bool:
     """Whether `for_decoding` has something faster for this model."""
     weights = list(model.parameters())
-    if sum(weight.numel() for weight in weights) < fewest_parameters or importlib.util.find_spec("numba") is None:
+    if model.num_parameters() < fewest_parameters or importlib.util.find_spec("numba") is None:
         return False
     plain = all(
         type(w.data) is Tensor and w.device.type == "cpu" and w.dtype in LIKE and w.is_contiguous() for w in weights
@@ -76,7 +76,7 @@ def _faster(model: nn.Module) -> nn.Module:
         (FewRowsMLP, _names(view, feeds_plainly)),
         (FewRowsExperts, _names(view, chooses_plainly)),
     ]
-    _exchange(view, FewRowsLinear, _names(view, lambda m: type(m) is nn.Linear))
+    _exchange(view, FewRowsLinear, _names(view, readable))
     _exchange(view, WidenedEmbedding, _names(view, lambda m: type(m) is nn.Embedding))
     _widen(view)
     for make, names in fit:

@@ -10,11 +10,11 @@ from groundup.generation.few_rows.kernels.numbers import (
     NOTHING,
     add_bias,
     exponential,
-    floats_at,
     hyperbolic_tangent,
     normalise,
 )
 from groundup.generation.few_rows.kernels.products import FEWEST_FOR_THREADS, multiply
+from groundup.generation.few_rows.kernels.vectors import floats_at
 from groundup.generation.few_rows.kinds import ALL_HEADS
 
 

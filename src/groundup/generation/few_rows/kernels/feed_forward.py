@@ -12,9 +12,18 @@ from groundup.generation.few_rows.kernels.numbers import (
     activate,
     add_bias,
     exponential,
-    floats_at,
 )
-from groundup.generation.few_rows.kernels.products import FEWEST_FOR_THREADS, TILE_ROWS, multiply, single
+from groundup.generation.few_rows.kernels.products import (
+    FEWEST_FOR_THREADS,
+    TILE_ROWS,
+    block_totals,
+    in_blocks,
+    multiply,
+    no_totals,
+    row_bytes,
+    single,
+)
+from groundup.generation.few_rows.kernels.vectors import floats_at
 
 
 @numba.njit(**MATHEMATICS)
@@ -58,14 +67,16 @@ def mlp_step(weights: Any, kind: Any, hidden: Any, x: Any, out: Any, like: Any) 
 
 
 @numba.njit(cache=True)
-def multiply_task(task: Any, w: Any, x: Any, source: Any, experts: Any, y: Any, like: Any) -> None:
+def multiply_task(task: Any, w: Any, x: Any, totals: Any, source: Any, experts: Any, y: Any, like: Any) -> None:
     """`multiply_chosen` for one choice and `TILE_ROWS` rows of its matrix."""
     n, k = y.shape[1], x.shape[1]
     groups = (n + TILE_ROWS - 1) // TILE_ROWS
     m, group = task // groups, task % groups
-    matrix, row = w + experts[m] * n * k * like.itemsize, x.ctypes.data + 4 * source[m] * k
+    size = row_bytes(k, like)  # type: ignore[call-arg]
+    matrix, row = w + experts[m] * n * size, x.ctypes.data + 4 * source[m] * k
+    sums = totals.ctypes.data + 4 * source[m] * totals.shape[1] * totals.shape[2]
     for i in range(group * TILE_ROWS, min(n, (group + 1) * TILE_ROWS)):
-        single(matrix + i * k * like.itemsize, row, y.ctypes.data + 4 * (m * n + i), n, k, like)
+        single(matrix + i * size, row, sums, y.ctypes.data + 4 * (m * n + i), n, k, like)
 
 
 @numba.njit(parallel=True, cache=True)
@@ -83,12 +94,15 @@ def multiply_chosen(w: Any, bias: Any, x: Any, source: Any, experts: Any, y: Any
     """
     n, k = y.shape[1], x.shape[1]
     tasks = len(experts) * ((n + TILE_ROWS - 1) // TILE_ROWS)
+    totals = no_totals()
+    if in_blocks(like):  # type: ignore[call-arg]
+        totals = block_totals(x.ctypes.data, len(x), k)
     if len(experts) * n * k < FEWEST_FOR_THREADS:
         for task in range(tasks):
-            multiply_task(task, w, x, source, experts, y, like)
+            multiply_task(task, w, x, totals, source, experts, y, like)
     else:
         for task in numba.prange(tasks):
-            multiply_task(task, w, x, source, experts, y, like)
+            multiply_task(task, w, x, totals, source, experts, y, like)
     if bias != 0:
         for m in range(len(experts)):
             numbers = numba.carray(floats_at(bias + 4 * experts[m] * n), n)  # type: ignore[call-arg]

@@ -9,6 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from groundup.generation.few_rows.kernels.vectors import floats_at
 from groundup.generation.few_rows.kinds import GELU, LAYER, SILU, SQUARED_RELU, TANH_GELU
 
 # Sums may be reordered into vectors, but NaN and infinity must come through; division by zero is theirs too.
@@ -33,16 +34,6 @@ def power_of_two(typing: Any, exponent: Any) -> Any:
         return builder.bitcast(builder.shl(biased, ir.Constant(word, 23)), ir.FloatType())
 
     return types.float32(types.int32), generate
-
-
-@intrinsic
-def floats_at(typing: Any, address: Any) -> Any:
-    """A pointer to float32 from an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], ir.FloatType().as_pointer())
-
-    return types.CPointer(types.float32)(types.int64), generate
 
 
 @numba.njit(**MATHEMATICS)
