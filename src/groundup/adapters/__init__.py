@@ -23,16 +23,37 @@ _HOMES = {
     "add_adapter": "attach",
     "remove_adapter": "attach",
     "adapters_of": "attach",
+    "AdaLoRAConfig": "configs.adalora",
     "AdapterConfig": "config",
+    "BottleneckConfig": "configs.bottleneck",
+    "FusionConfig": "configs.fusion",
+    "IA3Config": "configs.ia3",
+    "InvertibleConfig": "configs.invertible",
     "LoRAConfig": "configs.lora",
 }
 
 if TYPE_CHECKING:
     from groundup.adapters.attach import adapters_of, add_adapter, remove_adapter
     from groundup.adapters.config import AdapterConfig
+    from groundup.adapters.configs.adalora import AdaLoRAConfig
+    from groundup.adapters.configs.bottleneck import BottleneckConfig
+    from groundup.adapters.configs.fusion import FusionConfig
+    from groundup.adapters.configs.ia3 import IA3Config
+    from groundup.adapters.configs.invertible import InvertibleConfig
     from groundup.adapters.configs.lora import LoRAConfig
 
-__all__ = ["AdapterConfig", "LoRAConfig", "adapters_of", "add_adapter", "remove_adapter"]
+__all__ = [
+    "AdaLoRAConfig",
+    "AdapterConfig",
+    "BottleneckConfig",
+    "FusionConfig",
+    "IA3Config",
+    "InvertibleConfig",
+    "LoRAConfig",
+    "adapters_of",
+    "add_adapter",
+    "remove_adapter",
+]
 
 
 def __getattr__(name: str) -> Any:

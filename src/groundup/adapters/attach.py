@@ -83,6 +83,9 @@ class Adapters:
     def remove(self, name: str) -> None:
         """Take an adapter off; with the last one the model is what it was before the first."""
         self._known(name)
+        for other, config in self.configs.items():
+            if name in config.needs():
+                raise UsageError(f"`{other}` is made of `{name}`: remove `{other}` first")
         if name in self.selection.names:
             self.activate(*(other for other in self.selection.names if other != name))
         for where in self.plans[name].parts:
@@ -147,12 +150,12 @@ class Adapters:
         finally:
             self.selection.names, self.selection.rows = before
 
-    def train_only(self, *names: str) -> None:
-        """Let these adapters learn, and nothing else."""
+    def train_only(self, *names: str, base: bool = False) -> None:
+        """Let these adapters learn, and nothing else but the base where `base` says so."""
         for name in names:
             self._known(name)
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False)
+        for tensor, parameter in self.model.named_parameters():
+            parameter.requires_grad_(base and ".adapters." not in tensor and parameter.is_floating_point())
         for name in names:
             for parameter in self.parameters(name).values():
                 parameter.requires_grad_(parameter.is_floating_point())

@@ -20,3 +20,7 @@ class AdapterConfig(Config):
             UsageError: it does not fit this model, by name.
         """
         raise NotImplementedError
+
+    def needs(self) -> tuple[str, ...]:
+        """Names of other adapters that this one is made of: they stay while it does."""
+        return ()
