@@ -39,23 +39,26 @@ KINDS = {
 SETUPS = {
     **{name: name for name in KINDS},
     "fused": Fuse("pfeiffer", "other"),
-    "stacked": Stack("language", "houlsby"),
+    "stacked": Stack("language", "pfeiffer"),
 }
 
 
 def main(folder: Path) -> None:
     for name, make in MODELS.items():
         torch.manual_seed(0)
-        model = make()
-        disturb(model.parameters())
-        model.save_pretrained(folder / name)
-        adapters.init(model)
+        plain = make()
+        disturb(plain.parameters())
+        plain.save_pretrained(folder / name)
+        (folder / name / "generation_config.json").unlink()
+        # a model with a head of the library's own: that of transformers does not turn invertible adapters back
+        model = adapters.AutoAdapterModel.from_pretrained(folder / name)
+        torch.manual_seed(1)
         for kind, config in KINDS.items():
             model.add_adapter(kind, config=config)
         model.add_adapter_fusion(SETUPS["fused"])
         disturb(p for n, p in model.named_parameters() if "adapter" in n)
         for kind in KINDS:
-            model.save_adapter(folder / name / kind, kind, with_head=False, use_safetensors=kind != "other")
+            model.save_adapter(folder / name / kind, kind, with_head=False, use_safetensors=kind not in ("other", "normed"))
         model.save_adapter_fusion(folder / name / "fused", SETUPS["fused"], use_safetensors=True)
         save_file(values(model), folder / name / "values.safetensors")
 
