@@ -5,15 +5,18 @@ from groundup.adapters import LoRAConfig, add_adapter
 adapters = add_adapter(model, LoRAConfig(rank=8), name="legal")   # the base is frozen, the adapter learns
 print(adapters.report())
 ...                                                               # train as any model
-save_adapter(model, "legal")                                      # a folder that peft loads
-merge(model)                                                      # the same model without anything added
+save_adapter(model, "legal/", "legal")                            # a folder that peft loads
+merge(model)                                                      # the weights take the adapter in
 
 configs/        the settings of each kind; import no torch
 part.py         what stands at one place of a model: a part, and the layer that carries parts
 plan.py         what a kind would put where; nothing is changed before all of it is known to fit
 attach.py       put on, take off, choose, for a whole batch or row by row
 lora.py, ...    one kind a file
-files.py        adapter_config.json and adapter_model.safetensors
+merge.py        into the weights and out again
+algebra.py      multiples, sums and differences
+files.py        adapter_config.json and adapter_model.safetensors; names.py: how modules are called there
+loading.py      a folder's base with the adapter on it
 """
 
 import importlib
@@ -30,9 +33,21 @@ _HOMES = {
     "IA3Config": "configs.ia3",
     "InvertibleConfig": "configs.invertible",
     "LoRAConfig": "configs.lora",
+    "adapters_of": "attach",
+    "add_adapter": "attach",
+    "combine": "algebra",
+    "extract": "algebra",
+    "load_adapter": "files",
+    "merge": "merge",
+    "merged": "merge",
+    "multiply": "algebra",
+    "remove_adapter": "attach",
+    "save_adapter": "files",
+    "unmerge": "merge",
 }
 
 if TYPE_CHECKING:
+    from groundup.adapters.algebra import combine, extract, multiply
     from groundup.adapters.attach import adapters_of, add_adapter, remove_adapter
     from groundup.adapters.config import AdapterConfig
     from groundup.adapters.configs.adalora import AdaLoRAConfig
@@ -41,6 +56,8 @@ if TYPE_CHECKING:
     from groundup.adapters.configs.ia3 import IA3Config
     from groundup.adapters.configs.invertible import InvertibleConfig
     from groundup.adapters.configs.lora import LoRAConfig
+    from groundup.adapters.files import load_adapter, save_adapter
+    from groundup.adapters.merge import merge, merged, unmerge
 
 __all__ = [
     "AdaLoRAConfig",
@@ -53,6 +70,19 @@ __all__ = [
     "adapters_of",
     "add_adapter",
     "remove_adapter",
+    "AdapterConfig",
+    "LoRAConfig",
+    "adapters_of",
+    "add_adapter",
+    "combine",
+    "extract",
+    "load_adapter",
+    "merge",
+    "merged",
+    "multiply",
+    "remove_adapter",
+    "save_adapter",
+    "unmerge",
 ]
 
 
