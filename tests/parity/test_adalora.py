@@ -1,15 +1,19 @@
 """AdaLoRA against peft: outputs, the loss with its penalty, gradients, the budget and the chosen ranks step by step."""
 
-import copy
+import json
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from families.tiny import ids, make_pair
-from groundup.adapters import AdaLoRAConfig, add_adapter
+from groundup.adapters import AdaLoRAConfig, add_adapter, load_adapter, save_adapter
 from groundup.adapters.adalora import AdaLoRA, Allocator
+from groundup.adapters.merge import merged
+from groundup.base.errors import CheckpointError
+from groundup.base.files import read_json
 from groundup.layers.moe.losses import scaled
 
 pytestmark = pytest.mark.row("PEFT-11", reference="peft")
@@ -130,11 +134,7 @@ def test_merged_weights_are_those_of_peft(tmp_path):
     wanted = {name: layer.get_delta_weight("default") for name, layer in _layers(theirs)}
     for where, part in parts.items():
         assert_close(part.delta(), wanted[where])
-    merged = copy.deepcopy(ours)
-    merged.adapters.activate()
-    for where, part in parts.items():
-        merged.get_submodule(where).weight.data += part.delta()
-    assert_close(merged(ids()), theirs(ids()).logits)
+    assert_close(merged(ours)(ids()), theirs(ids()).logits)
     assert wanted.keys() == parts.keys()
 
 
@@ -143,3 +143,72 @@ def _layers(theirs):
         if hasattr(module, "get_delta_weight"):
             ours = name.replace("base_model.model.model.layers.", "blocks.").replace(".self_attn.", ".attn.")
             yield ours, module
+
+
+@pytest.mark.parametrize("case", ["llama", "gpt2"])
+def test_files_both_ways(case, tmp_path):
+    """After the ranks were chosen, and files hold these alone."""
+    import peft
+    import transformers
+
+    pair = make_pair(case, tmp_path)
+    targets = {"llama": ["q_proj", "down_proj"], "gpt2": ["c_fc", "mlp.c_proj"]}[case]
+    settings = {"init_r": 4, "target_r": 2, "total_step": 6, "tinit": 1, "tfinal": 1, "lora_alpha": 8}
+    config = peft.AdaLoraConfig(target_modules=targets, task_type="CAUSAL_LM", **settings)
+    theirs = peft.get_peft_model(pair.theirs, config)
+    for step in range(1, 6):
+        x = ids(seed=step)
+        theirs(input_ids=x, labels=x).loss.backward()
+        with torch.no_grad():
+            for parameter in theirs.parameters():
+                if parameter.grad is not None:
+                    parameter -= parameter.grad
+        theirs.base_model.update_and_allocate(step)
+        theirs.zero_grad()
+    theirs.eval()
+    wanted = theirs(ids()).logits
+    theirs.save_pretrained(tmp_path / "by_peft")
+    ours = load_adapter(pair.ours, tmp_path / "by_peft")
+    assert_close(pair.ours(ids()), wanted)
+    allocator = next(p for p in ours.plans["default"].parts.values() if isinstance(p, Allocator))
+    assert sum(allocator.ranks()) == 2 * len(allocator.ranks()) and len({*allocator.ranks()}) > 1
+    save_adapter(pair.ours, tmp_path / "by_us")
+    base = transformers.AutoModelForCausalLM.from_pretrained(pair.folder / "theirs", dtype=torch.float32)
+    again = peft.PeftModel.from_pretrained(base, tmp_path / "by_us").eval()
+    assert_close(again(ids()).logits, wanted)
+    written, read = (load_file(tmp_path / d / "adapter_model.safetensors") for d in ("by_us", "by_peft"))
+    assert written.keys() == read.keys()
+    assert all(torch.equal(written[name], read[name]) for name in read)
+
+
+def test_where_peft_has_one_matrix_for_several_it_is_written_in_our_own_layout(tmp_path):
+    model = make_pair("gpt2", tmp_path).ours
+    add_adapter(model, AdaLoRAConfig(steps=5, targets=["q_proj", "v_proj"]))
+    for parameter in model.adapters.parameters("default").values():
+        parameter.data.add_(0.1)
+    save_adapter(model, tmp_path / "own")
+    other = make_pair("gpt2", tmp_path / "again").ours
+    load_adapter(other, tmp_path / "own")
+    assert torch.equal(other(ids()), model(ids()))
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    model = make_pair("llama", tmp_path).ours
+    add_adapter(model, AdaLoRAConfig(steps=5, targets=["q_proj"], rank=3, target_rank=2))
+    parts = [p for p in model.adapters.plans["default"].parts.values() if isinstance(p, AdaLoRA)]
+    parts[0].kept[0] = False
+    save_adapter(model, tmp_path / "a")
+    described = read_json(tmp_path / "a" / "adapter_config.json")
+    key = next(iter(described["rank_pattern"]))
+    for changes, match in (
+        ({"rank_pattern": {key: [True, False]}}, "2 entries for rank 3"),
+        ({"rank_pattern": {key: [True, True, True]}}, "wanted"),
+        ({"rank_pattern": {key: 2}}, "must list true and false"),
+        ({"init_r": 5}, "rank_pattern has 3 entries"),
+        ({"use_dora": True}, "use_dora"),
+        ({"bias": "all"}, "with biases"),
+        ({"tinit": 9}, "leaves no step"),
+    ):
+        (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(described | changes))
+        with pytest.raises(CheckpointError, match=match):
+            load_adapter(model, tmp_path / "a", "again")

@@ -79,7 +79,7 @@ def test_files_are_those_of_the_library(case, name, tmp_path):
         if name == "plus" and key in ("original_ln_after", "residual_before_ln"):
             continue  # two ways of the library to say one thing, where nothing is normalised after a branch
         wanted = theirs["config"][key]
-        assert (value == wanted or (key, value, wanted) == ("non_linearity", wanted, value)), key
+        assert value == wanted or (key, value, wanted) == ("non_linearity", wanted, value), key
     mine = load_file(next(tmp_path.glob("*.safetensors")))
     pickled = list((folder / name).glob("*.bin"))
     stored = torch.load(pickled[0]) if pickled else load_file(next((folder / name).glob("*.safetensors")))

@@ -1,12 +1,16 @@
 """(IA)3 against peft: outputs, gradients, counts, merged weights."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from families.tiny import ids, make_pair
-from groundup.adapters import IA3Config, add_adapter
+from groundup.adapters import IA3Config, LoRAConfig, add_adapter, load_adapter, save_adapter
+from groundup.adapters.merge import merge, merged, unmerge
 from groundup.base.errors import UsageError
 
 pytestmark = pytest.mark.row("PEFT-13", reference="peft")
@@ -59,20 +63,20 @@ def test_the_same_number_of_parameters_learns(pair):
 
 
 def test_merged_weights_are_those_of_peft(pair):
-    import copy
-
     theirs, ours, _ = pair
-    merged = copy.deepcopy(theirs).merge_and_unload()
-    base = dict(type(ours).weight_map(ours.config).load(*_tensors(merged.state_dict(), ours)))
-    compared = 0
-    for where, part in ours.adapters.plans["default"].parts.items():
-        layer = ours.get_submodule(where)
-        weight, bias = part.merged(layer.weight, layer.bias)
-        assert_close(weight, base[f"{where}.weight"])
-        if bias is not None:
-            assert_close(bias, base[f"{where}.bias"])
-        compared += 1
-    assert compared == 9
+    wanted = copy.deepcopy(theirs).merge_and_unload()
+    base = dict(type(ours).weight_map(ours.config).load(*_tensors(wanted.state_dict(), ours)))
+    plain = merged(ours)
+    for name, tensor in plain.state_dict().items():
+        if name != "lm_head.weight":
+            assert_close(tensor, base[name], msg=lambda m, name=name: f"{name}: {m}")
+    assert_close(plain(ids()), ours(ids()))
+    before = ours(ids())
+    own = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    merge(ours)
+    assert_close(ours(ids()), before)
+    unmerge(ours)
+    assert all(torch.equal(tensor, own[name]) for name, tensor in ours.state_dict().items())
 
 
 def _tensors(state, ours):
@@ -80,6 +84,46 @@ def _tensors(state, ours):
     tied = ours.config.tie_word_embeddings
     state = {name: tensor for name, tensor in state.items() if not (tied and name == "lm_head.weight")}
     return list(state), state.__getitem__
+
+
+def test_with_lora_it_merges_as_it_acts(tmp_path):
+    """What changes the input does so for every part, whichever acts first."""
+    for order in (("ia3", "lora"), ("lora", "ia3")):
+        model = make_pair("llama", tmp_path / order[0]).ours.double()
+        for name, config in (("ia3", IA3Config()), ("lora", LoRAConfig(rank=2))):
+            torch.manual_seed(1)
+            for parameter in add_adapter(model, config, name).parameters(name).values():
+                parameter.data.add_(torch.randn_like(parameter) * 0.3)
+        model.adapters.activate(*order)
+        assert_close(merged(model)(ids()), model(ids()))
+    with pytest.raises(UsageError, match="changes what other adapters read"):
+        merge(model, "ia3")
+
+
+@pytest.mark.parametrize("case", ["llama", "opt", "gpt2"])
+def test_files_both_ways(case, tmp_path):
+    import peft
+    import transformers
+
+    pair = make_pair(case, tmp_path)
+    settings = {"gpt2": (["c_attn", "mlp.c_proj"], ["mlp.c_proj"])}.get(case)
+    targets, inputs = settings or (list(TARGETS[case].values()), [TARGETS[case]["down_proj"]])
+    config = peft.IA3Config(target_modules=targets, feedforward_modules=inputs, task_type="CAUSAL_LM")
+    theirs = peft.get_peft_model(pair.theirs, config).eval()
+    torch.manual_seed(3)
+    for name, parameter in theirs.named_parameters():
+        if "ia3_l" in name:
+            parameter.data.add_(torch.randn_like(parameter) * 0.3)
+    theirs.save_pretrained(tmp_path / "by_peft")
+    load_adapter(pair.ours, tmp_path / "by_peft")
+    wanted = theirs(ids()).logits
+    assert_close(pair.ours(ids()), wanted)
+    save_adapter(pair.ours, tmp_path / "by_us")
+    base = transformers.AutoModelForCausalLM.from_pretrained(pair.folder / "theirs", dtype=torch.float32)
+    assert_close(peft.PeftModel.from_pretrained(base, tmp_path / "by_us").eval()(ids()).logits, wanted)
+    written, read = (load_file(tmp_path / d / "adapter_model.safetensors") for d in ("by_us", "by_peft"))
+    assert written.keys() == read.keys()
+    assert all(torch.equal(written[name], read[name]) for name in read)
 
 
 def test_it_begins_as_the_base_and_names_stand_once(tmp_path):

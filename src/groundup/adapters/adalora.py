@@ -76,6 +76,13 @@ class AdaLoRA(Part):
         """What is added to the matrix: s P diag(l) Q. (out, in)"""
         return self.lora_B @ (self.lora_A * self.lora_E) * self.scale
 
+    @property
+    def additive(self) -> bool:
+        return True
+
+    def merged(self, weight: Tensor, base: Tensor) -> Tensor:
+        return weight + self.delta().to(weight.dtype)
+
     def distance(self) -> Tensor:
         """|P^T P - 1|_F + |Q Q^T - 1|_F, a scalar."""
         one = torch.eye(len(self.lora_E), device=self.lora_E.device, dtype=self.lora_E.dtype)
@@ -112,6 +119,7 @@ class Allocator(Part):
         config: the phases.
     """
 
+    can_merge = only_trains = True
     step: Tensor
 
     def __init__(self, layers: Sequence[AdaLoRA], config: AdaLoRAConfig):

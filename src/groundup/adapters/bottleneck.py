@@ -92,7 +92,9 @@ def places(model: nn.Module, wanted: list[Any], leave_out: list[int]) -> dict[st
             if place in wanted and name is not None:
                 found[f"blocks.{i}.{name}"] = getattr(block, name)
     if not found:
-        raise UsageError(f"no block is left for adapters after {', '.join(wanted)}: all are left out, or lack the place")
+        raise UsageError(
+            f"no block is left for adapters after {', '.join(wanted)}: all are left out, or lack the place"
+        )
     return found
 
 

@@ -6,7 +6,6 @@ The vectors begin at one, so the model begins as it was. A vector at an output s
 bias), one at an input its columns: merged, it costs nothing.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,17 +52,15 @@ class IA3(Part):
     def after(self, base: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor:
         return y if self.side == "input" else (y * self.vector(args)).to(y.dtype)
 
-    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The weight and bias of a layer that does what the base and this part do together."""
-        if self.side == "output" and bias is not None:
-            bias = bias * self.ia3_l.squeeze(-1)
-        return weight * self.ia3_l, bias
+    @property
+    def changes_input(self) -> bool:
+        return self.side == "input"
 
-    @classmethod
-    def before_rows(cls, parts: Sequence[Part | None], rows: Tensor, base: nn.Module, *args: Any) -> tuple[Any, ...]:
-        if isinstance(base, GroupedLinear):
-            raise UsageError("(IA)3 at experts serves whole batches only: their rows are sorted by expert, not by text")
-        return super().before_rows(parts, rows, base, *args)
+    def merged(self, weight: Tensor, base: Tensor) -> Tensor:
+        return weight * self.ia3_l
+
+    def merged_bias(self, bias: Tensor) -> Tensor:
+        return bias if self.side == "input" else bias * self.ia3_l.squeeze(-1)
 
 
 def sizes(layer: Any) -> tuple[tuple[int, ...], int, int]:

@@ -13,7 +13,6 @@ a model share one table of words, they also share the language's correction of i
     adapters.activate("python", "task")     # the same task in another language
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -86,22 +85,15 @@ class Inverse(Part):
         x, coupling = args[0], self._coupling[0]
         return (coupling.inverse(x.to(coupling.F.down.weight.dtype)).to(x.dtype), *args[1:])
 
-    @classmethod
-    def before_rows(cls, parts: Sequence[Part | None], rows: Tensor, base: nn.Module, *args: Any) -> tuple[Any, ...]:
-        if args[0].ndim < 3:
-            raise UsageError(
-                "languages row by row need hidden vectors row by row at the head: a head that takes loose tokens serves "
-                "one language at a time"
-            )
-        return super().before_rows(parts, rows, base, *args)
-
 
 def plan(model: nn.Module, config: InvertibleConfig) -> Plan:
     """Adapters in the blocks, a coupling at the embedding, its inverse before the head."""
     parts = bottleneck.plan(model, config).parts
     embed, head = getattr(model, "embed", None), getattr(model, "lm_head", None)
     if embed is None or head is None:
-        raise UsageError("an invertible adapter stands at the embedding and before the head: this model lacks one of them")
+        raise UsageError(
+            "an invertible adapter stands at the embedding and before the head: this model lacks one of them"
+        )
     width = model.config.hidden_size  # type: ignore[union-attr]
     if getattr(head, "in_features", width) != width:
         raise UsageError(

@@ -7,6 +7,7 @@ twice their memory meanwhile. `merged` makes a plain model that keeps nothing.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def merge(model: nn.Module, *names: str, requantize: bool = False) -> None:
     adapters = adapters_of(model)
     names = names or adapters.selection.names
     _check(model, names)
-    layers = [m for m in model.modules() if isinstance(m, Adapted) and any(name in m.adapters for name in names)]
+    layers = [m for m in model.modules() if isinstance(m, Adapted) and _here(m, names)]
     done: list[Any] = []
     try:
         for layer in progress(layers, label="merging", unit="layer") if len(layers) > MANY else layers:
@@ -46,7 +47,7 @@ def merge(model: nn.Module, *names: str, requantize: bool = False) -> None:
             done.append(layer)
     except UsageError:
         for layer in done:
-            _restore(layer, layer.merged[: len(layer.merged) - sum(name in layer.adapters for name in names)])
+            _restore(layer, layer.merged[: len(layer.merged) - len(_here(layer, names))])
         raise
 
 
@@ -74,7 +75,7 @@ def merged(model: Any, *, requantize: bool = False) -> Any:
     new.__dict__.pop("adapters", None)
     for where, layer in list(new.named_modules()):
         if isinstance(layer, Adapted):
-            acting = tuple(name for name in names if name in layer.adapters)
+            acting = _here(layer, names)
             if acting:
                 _merge_layer(new, layer, acting, requantize)
             put(new, where, plain(layer))
@@ -107,6 +108,8 @@ def _check(model: Any, names: tuple[str, ...]) -> None:
             raise UsageError(f"`{name}` {why}")
         if plan.prompt is not None or not all(part.can_merge for part in plan.parts.values()):
             raise UsageError(f"`{name}` ({kind}) is more than a change of matrices: weights cannot take it in")
+    if len(names) < len(acting) and any(p.changes_input for name in names for p in adapters.plans[name].parts.values()):
+        raise UsageError(f"`{names[0]}` changes what other adapters read: merge all that act")
     everything = [part for name in acting for part in adapters.plans[name].parts.values()]
     if list(names) != acting[: len(names)] and not all(part.additive for part in everything):
         raise UsageError(
@@ -116,8 +119,13 @@ def _check(model: Any, names: tuple[str, ...]) -> None:
         raise UsageError("adapters are chosen row by row now, and weights serve all rows: leave `for_rows` first")
 
 
+def _here(layer: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the adapters that a layer's weights would take in."""
+    return tuple(name for name in names if name in layer.adapters and not layer.adapters[name].only_trains)
+
+
 def _merge_layer(model: Any, layer: Any, names: tuple[str, ...], requantize: bool) -> None:
-    here = [name for name in names if name in layer.adapters]
+    here = _here(layer, names)
     quantized = hasattr(layer, "dequantize")
     if quantized and not requantize:
         raise UsageError(
@@ -128,14 +136,18 @@ def _merge_layer(model: Any, layer: Any, names: tuple[str, ...], requantize: boo
         base, weight = base_weight(layer), weight_of(layer)
         dtype, turned = weight.dtype, isinstance(layer, nn.Embedding)
         weight = weight.T if turned else weight
-        for name in here:
-            part: Part = layer.adapters[name]
+        bias = getattr(layer, "bias", None)
+        # what changes the input does so for every part: (W + B A) (l * x), in whatever order they act
+        for part in sorted((layer.adapters[name] for name in here), key=lambda part: part.changes_input):
             weight = part.merged(weight, base)
+            bias = None if bias is None else part.merged_bias(bias)
         weight = (weight.T if turned else weight).to(dtype).contiguous()
     if not weight.isfinite().all():
         raise UsageError(f"`{', '.join(here)}` would make weights of {layer.where} that are not finite: it is broken")
     kept = layer.kept if layer.kept is not None else {**layer._parameters, **layer._buffers}
     _put_weight(model, layer, weight)
+    if bias is not getattr(layer, "bias", None):
+        layer._parameters["bias"] = nn.Parameter(bias.to(layer.bias.dtype), requires_grad=False)
     layer.kept, layer.merged = kept, (*layer.merged, *here)
 
 

@@ -41,6 +41,8 @@ class Part(nn.Module):
 
     can_merge: ClassVar[bool] = False
     """Whether the layer's own weights can take in what the part does: then it gives `merged`."""
+    only_trains: ClassVar[bool] = False
+    """Whether it does nothing to what the layer gives, only to how others learn: there is nothing to merge then."""
 
     @property
     def additive(self) -> bool:
@@ -55,6 +57,15 @@ class Part(nn.Module):
             base: as it was without any part.
         """
         raise NotImplementedError
+
+    def merged_bias(self, bias: Tensor) -> Tensor:
+        """The layer's bias with the part in it."""
+        return bias
+
+    @property
+    def changes_input(self) -> bool:
+        """Whether it changes what the layer, and all other parts there, are called with."""
+        return type(self).before is not Part.before
 
     def before(self, base: nn.Module, *args: Any) -> tuple[Any, ...]:
         """What the layer is called with in place of `args`."""

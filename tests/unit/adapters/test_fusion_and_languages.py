@@ -192,5 +192,5 @@ def test_the_head_reads_what_was_turned_back(model):
 @pytest.mark.row("PEFT-16", reference="its own refusal")
 def test_loose_tokens_have_no_language_of_their_own(model):
     adapters = add_adapter(model, LANGUAGE, "l")
-    with adapters.for_rows(["l", None, "l"]), pytest.raises(UsageError, match="loose tokens"):
+    with adapters.for_rows(["l", None, "l"]), pytest.raises(UsageError, match="not laid out row by row"):
         model(ids(), head=lambda hidden, lm_head: lm_head(hidden.flatten(0, 1)))

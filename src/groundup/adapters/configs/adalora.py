@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from groundup.adapters.config import AdapterConfig
 
 if TYPE_CHECKING:
+    from groundup.adapters.config import FromPeft, InPeft, Loaded
     from groundup.adapters.plan import Plan
 
 
@@ -16,6 +17,8 @@ class AdaLoRAConfig(AdapterConfig):
     """AdaLoRA (Zhang et al. 2023): W x + alpha / r P diag(l) Q x, where the budget of all singular values l shrinks in
     training, and the layers where they matter least lose theirs.
     """
+
+    peft_type: ClassVar[str] = "ADALORA"
 
     kind: Literal["adalora"] = "adalora"
     steps: int = Field(ge=1)
@@ -55,3 +58,14 @@ class AdaLoRAConfig(AdapterConfig):
         from groundup.adapters.adalora import plan
 
         return plan(model, self)
+
+    def to_peft(self, model: Any, name: str) -> InPeft:
+        from groundup.adapters.adalora_files import to_peft
+
+        return to_peft(model, name, self)
+
+    @classmethod
+    def from_peft(cls, model: Any, given: FromPeft) -> Loaded:
+        from groundup.adapters.adalora_files import from_peft
+
+        return from_peft(model, given)

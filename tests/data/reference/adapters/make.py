@@ -23,7 +23,9 @@ MODELS = {
         )
     ),
     "gpt2": lambda: GPT2LMHeadModel(
-        GPT2Config(vocab_size=32, n_embd=12, n_layer=2, n_head=2, n_positions=32, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+        GPT2Config(
+            vocab_size=32, n_embd=12, n_layer=2, n_head=2, n_positions=32, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+        )
     ),
 }
 KINDS = {
@@ -58,7 +60,9 @@ def main(folder: Path) -> None:
         model.add_adapter_fusion(SETUPS["fused"])
         disturb(p for n, p in model.named_parameters() if "adapter" in n)
         for kind in KINDS:
-            model.save_adapter(folder / name / kind, kind, with_head=False, use_safetensors=kind not in ("other", "normed"))
+            model.save_adapter(
+                folder / name / kind, kind, with_head=False, use_safetensors=kind not in ("other", "normed")
+            )
         model.save_adapter_fusion(folder / name / "fused", SETUPS["fused"], use_safetensors=True)
         save_file(values(model), folder / name / "values.safetensors")
 
