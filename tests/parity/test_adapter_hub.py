@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from groundup.adapters import adapters_of
-from groundup.adapters.adapter_hub import names_in_files, own_parameters, read_adapter, write_adapter
+from groundup.adapters import adapters_of, load_adapter
+from groundup.adapters.adapter_hub import names_in_files, own_parameters, save_adapter
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import read_json
 from groundup.models.hub import load_model
@@ -36,7 +36,7 @@ def case(request):
     folder = FOLDER / request.param
     model = load_model(folder)
     for name in ADAPTERS:
-        read_adapter(model, folder / name)
+        load_adapter(model, folder / name)
     return folder, model, load_file(folder / "values.safetensors")
 
 
@@ -72,7 +72,7 @@ def test_outputs_and_gradients_are_those_of_the_library(case, setup):
 def test_files_are_those_of_the_library(case, name, tmp_path):
     folder, model, _ = case
     ours = "pfeiffer_other" if name == "fused" else name
-    write_adapter(model, ours, tmp_path)
+    save_adapter(model, tmp_path, ours)
     description = "adapter_fusion_config.json" if name == "fused" else "adapter_config.json"
     written, theirs = read_json(tmp_path / description), read_json(folder / name / description)
     for key, value in written["config"].items():
@@ -89,8 +89,8 @@ def test_files_are_those_of_the_library(case, name, tmp_path):
         assert torch.equal(mine[key], tensor), key
     other = load_model(folder)
     for part in ("pfeiffer", "other"):
-        read_adapter(other, folder / part)
-    read_adapter(other, tmp_path, "again")
+        load_adapter(other, folder / part)
+    load_adapter(other, tmp_path, "again")
     assert adapters_of(other).configs["again"] == adapters_of(model).configs[ours]
 
 
@@ -112,12 +112,12 @@ def test_what_has_no_counterpart_is_refused_by_name(tmp_path):
         changed = described | {"config": described["config"] | {key: value}}
         (tmp_path / "x" / "adapter_config.json").write_text(json.dumps(changed))
         with pytest.raises(UsageError, match=match):
-            read_adapter(model, tmp_path / "x")
+            load_adapter(model, tmp_path / "x")
     for key, value, match in (("reduction_factor", 3, "wanted"), ("ln_before", True, "Missing")):
         changed = described | {"config": described["config"] | {key: value}}
         (tmp_path / "x" / "adapter_config.json").write_text(json.dumps(changed))
         with pytest.raises(CheckpointError, match=match):
-            read_adapter(model, tmp_path / "x")
+            load_adapter(model, tmp_path / "x")
     with pytest.raises(UsageError, match="does not have"):
-        read_adapter(model, folder / "fused")
+        load_adapter(model, folder / "fused")
     assert not adapters_of(model).configs

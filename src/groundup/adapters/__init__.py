@@ -23,9 +23,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "add_adapter": "attach",
-    "remove_adapter": "attach",
-    "adapters_of": "attach",
     "AdaLoRAConfig": "configs.adalora",
     "AdapterConfig": "config",
     "BottleneckConfig": "configs.bottleneck",
@@ -66,11 +63,6 @@ __all__ = [
     "FusionConfig",
     "IA3Config",
     "InvertibleConfig",
-    "LoRAConfig",
-    "adapters_of",
-    "add_adapter",
-    "remove_adapter",
-    "AdapterConfig",
     "LoRAConfig",
     "adapters_of",
     "add_adapter",

@@ -3,8 +3,8 @@
     adapter_config.json, adapter.safetensors or pytorch_adapter.bin
     adapter_fusion_config.json, model_adapter_fusion.safetensors or pytorch_model_adapter_fusion.bin
 
-    write_adapter(model, "task", folder)          # model.load_adapter(folder) of the library reads it
-    read_adapter(model, folder)                   # puts on what the library's model.save_adapter wrote
+    save_adapter(model, folder, "task")     # their model.load_adapter(folder, use_safetensors=True) reads it
+    load_adapter(model, folder)             # puts on what their model.save_adapter(folder, name) wrote
 
 Where the library says `original_ln_before`, an adapter reads the stream, as after a block here; where it does not, what
 a branch gives to the stream.
@@ -27,7 +27,8 @@ from groundup.adapters.invertible import Invertible
 from groundup.adapters.part import Part
 from groundup.adapters.plan import Plan
 from groundup.base.errors import CheckpointError, UsageError
-from groundup.base.files import read_json, write_atomic
+from groundup.base.files import read_json
+from groundup.base.folders import write_json
 from groundup.base.shards import ShardReader, ShardWriter
 from groundup.models.formats.torch_file import TorchFile
 
@@ -50,16 +51,25 @@ FUSION_FIXED = {
 }
 
 
+def is_from_hub(folder: Path) -> bool:
+    """Whether a folder is of the `adapters` library: it describes an adapter by `config`, where peft has `peft_type`."""
+    if (folder / FUSION[0]).is_file():
+        return True
+    described = read_json(folder / ADAPTER[0]) if (folder / ADAPTER[0]).is_file() else None
+    return isinstance(described, dict) and "config" in described and "peft_type" not in described
+
+
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_adapter(model: nn.Module, folder: str | Path, name: str | None = None) -> Adapters:
+def load_adapter(model: Any, folder: str | Path, name: str | None = None, *, trainable: bool = False) -> Adapters:
     """Put on an adapter, or a fusion of adapters that the model has, from a folder of the `adapters` library.
 
     Args:
         model: of the same sizes as the one for which it was trained.
         folder: where it lies.
         name: what it is called here; as there when None (a fusion: the names that it joins, with `_`).
+        trainable: whether it goes on learning.
 
     Raises:
         CheckpointError: files that are damaged, or do not fit the model.
@@ -71,16 +81,16 @@ def read_adapter(model: nn.Module, folder: str | Path, name: str | None = None) 
     settings = described.get("config") if isinstance(described, dict) else None
     if not isinstance(settings, dict) or not isinstance(described.get("name"), str):
         raise CheckpointError(f"{folder / form[0]} is no description of an adapter of the `adapters` library")
-    theirs = described["name"]
+    theirs: str = described["name"]
     if form is FUSION:
         config: AdapterConfig = _fusion_config(settings, [str(n) for n in described.get("adapter_names", [])], folder)
     else:
         config = _adapter_config(settings, folder)
-    name = name or theirs.replace(",", "_")
-    plan = config.plan(model, name)
+    called = name or theirs.replace(",", "_")
+    plan = config.plan(model, called)
     _fill(plan, names_in_files(model, plan, theirs), _tensors(folder, form), folder)
     adapters = adapters_of(model)
-    adapters.add(name, config, plan, trainable=False)
+    adapters.add(called, config, plan, trainable)
     return adapters
 
 
@@ -100,7 +110,7 @@ def _adapter_config(c: dict[str, Any], folder: Path) -> BottleneckConfig:
             "twice, or never, in a block that is normalised before its branches"
         )
     values: dict[str, Any] = {
-        **{"places": places, "reduction_factor": c["reduction_factor"], "activation": c["non_linearity"]},
+        **{"places": places, "reduction_factor": c.get("reduction_factor"), "activation": c.get("non_linearity")},
         **{"norm_before": c.get("ln_before", False), "norm_after": c.get("ln_after", False)},
         **{"scaling": c.get("scaling", 1.0), "dropout": c.get("dropout", 0.0), "leave_out": c.get("leave_out", [])},
     }
@@ -144,13 +154,15 @@ def _fill(plan: Plan, names: dict[str, str], theirs: dict[str, Tensor], folder: 
     for ours, name in names.items():
         if own[ours].shape != theirs[name].shape:
             raise CheckpointError(f"{folder}: {name} is {(*theirs[name].shape,)}, wanted {(*own[ours].shape,)}")
+        if not theirs[name].isfinite().all():
+            raise CheckpointError(f"{folder}: {name} holds NaN or infinity: take another copy")
         own[ours].data.copy_(theirs[name])
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write_adapter(model: nn.Module, name: str, folder: str | Path) -> None:
+def save_adapter(model: Any, folder: str | Path, name: str) -> None:
     """Write an adapter of kind `bottleneck`, `invertible` or `fusion` as the `adapters` library does.
 
     Raises:
@@ -174,7 +186,7 @@ def write_adapter(model: nn.Module, name: str, folder: str | Path) -> None:
     with ShardWriter(folder, stem=form[1]) as writer:
         for ours, tensor in own.items():
             writer.add(names[ours], tensor.detach().cpu())
-    write_atomic(folder / form[0], _json(described))
+    write_json(folder / form[0], described)
 
 
 def _settings(config: BottleneckConfig) -> dict[str, Any]:
@@ -200,12 +212,6 @@ def _fusion_settings(config: FusionConfig) -> dict[str, Any]:
         **{"value": config.value, "value_initialized": config.value, "regularization": bool(config.regularisation)},
         "dropout_prob": config.dropout or None,
     }
-
-
-def _json(values: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
 # -- names ------------------------------------------------------------------------------------------------------------

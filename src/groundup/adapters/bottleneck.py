@@ -49,7 +49,7 @@ class Bottleneck(Part):
             nn.init.zeros_(layer.bias)
 
     def change(self, y: Tensor) -> Tensor:
-        """s W_up act(W_down y), in the weights' dtype: what `AdapterFusion` weighs. (..., D) -> (..., D)"""
+        """What is added, s W_up act(W_down y), in the weights' dtype; a fusion weighs it. (..., D) -> (..., D)"""
         x = y.to(self.down.weight.dtype)
         if self.norm_before is not None:
             x = self.norm_before(x)

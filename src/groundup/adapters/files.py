@@ -31,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from groundup.adapters import adapter_hub
 from groundup.adapters.attach import Adapters, adapters_of
 from groundup.adapters.config import AdapterConfig, FromPeft, InPeft, Loaded
 from groundup.adapters.configs import AnyAdapter as _  # noqa: F401  (every kind is known once this is imported)
@@ -107,14 +108,16 @@ def load_adapter(model: Any, folder: str | Path, name: str | None = None, *, tra
 
     Args:
         model: the base that it was made for.
-        folder: with adapter_config.json and adapter_model.safetensors, ours or peft's.
-        name: what to call it; "default" when None.
+        folder: with adapter_config.json and adapter_model.safetensors, ours or peft's; or of the `adapters` library.
+        name: what to call it; "default" when None, or as the `adapters` library calls it.
         trainable: whether it goes on learning.
 
     Raises:
         CheckpointError: what is missing, unexpected, of another shape, not finite, or for another model, by name.
         UsageError: the name is taken.
     """
+    if adapter_hub.is_from_hub(Path(folder)):
+        return adapter_hub.load_adapter(model, folder, name, trainable=trainable)
     adapters, name = adapters_of(model), name or "default"
     given = read_adapter(folder, name)
     _same_family(model, given)

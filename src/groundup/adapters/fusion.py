@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.adapters.attach import adapters_of
 from groundup.adapters.bottleneck import Bottleneck
 from groundup.adapters.configs.fusion import FusionConfig
 from groundup.adapters.part import Part, placed_like
@@ -67,8 +68,6 @@ def plan(model: nn.Module, config: FusionConfig) -> Plan:
     Raises:
         UsageError: one of them is not there, is of another kind, or stands at other places.
     """
-    from groundup.adapters.attach import adapters_of
-
     adapters = adapters_of(model)
     places: dict[str, dict[str, Part]] = {}
     for name in config.of:
@@ -83,5 +82,5 @@ def plan(model: nn.Module, config: FusionConfig) -> Plan:
     for name, parts in places.items():
         if {*parts} != {*places[first]}:
             raise UsageError(f"`{first}` and `{name}` stand at different places: a fusion needs all of them at each")
-    width = model.config.hidden_size  # type: ignore[union-attr]
+    width: int = model.config.hidden_size  # type: ignore
     return Plan({where: Fusion(width, config, placed_like(part)) for where, part in places[first].items()})

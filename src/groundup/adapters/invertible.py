@@ -13,6 +13,7 @@ a model share one table of words, they also share the language's correction of i
     adapters.activate("python", "task")     # the same task in another language
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,27 +52,33 @@ class Invertible(Part):
     def __init__(self, dim: int, config: InvertibleConfig, where: dict[str, Any]):
         super().__init__()
         act, factor = activation(config.activation), config.embedding_reduction_factor
-        self.half = dim // 2
-        self.F = Subnet(dim - self.half, self.half, factor, act, where)
-        self.G = Subnet(self.half, dim - self.half, factor, act, where)
+        self.split: int = dim // 2
+        self.F = Subnet(dim - self.split, self.split, factor, act, where)
+        self.G = Subnet(self.split, dim - self.split, factor, act, where)
         for layer in (self.F.down, self.F.up, self.G.down, self.G.up):
             nn.init.normal_(layer.weight, std=config.std)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """From embeddings to those of the language. (..., D) -> (..., D)"""
-        x1, x2 = x[..., : self.half], x[..., self.half :]
+        x1, x2 = x[..., : self.split], x[..., self.split :]
         y1 = x1 + self.F(x2)
         return torch.cat((y1, x2 + self.G(y1)), dim=-1)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Back again: inverse(forward(x)) = x. (..., D) -> (..., D)"""
-        y1, y2 = y[..., : self.half], y[..., self.half :]
+        """Back again, from those of the language to embeddings. (..., D) -> (..., D)"""
+        y1, y2 = y[..., : self.split], y[..., self.split :]
         x2 = y2 - self.G(y1)
         return torch.cat((y1 - self.F(x2), x2), dim=-1)
 
     def after(self, base: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor:
         return self(y.to(self.F.down.weight.dtype)).to(y.dtype)
+
+    @classmethod
+    def after_rows(
+        cls, parts: Sequence[Part | None], rows: Tensor, base: nn.Module, args: tuple[Any, ...], y: Any
+    ) -> Any:
+        return super().after_rows(parts, rows, base, (y, *args[1:]), y)  # whatever stood for the vectors, ids or others
 
 
 class Inverse(Part):
@@ -94,7 +101,7 @@ def plan(model: nn.Module, config: InvertibleConfig) -> Plan:
         raise UsageError(
             "an invertible adapter stands at the embedding and before the head: this model lacks one of them"
         )
-    width = model.config.hidden_size  # type: ignore[union-attr]
+    width: int = model.config.hidden_size  # type: ignore
     if getattr(head, "in_features", width) != width:
         raise UsageError(
             f"the head reads {head.in_features} features, the blocks {width}: an invertible adapter cannot be turned "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.adapters.attach import adapters_of
-from groundup.adapters.part import Adapted, Part, base_weight, plain, weight_of
+from groundup.adapters.part import Adapted, base_weight, plain, weight_of
 from groundup.base.console import progress
 from groundup.base.errors import UsageError
 from groundup.replace import put
@@ -146,7 +146,7 @@ def _merge_layer(model: Any, layer: Any, names: tuple[str, ...], requantize: boo
         raise UsageError(f"`{', '.join(here)}` would make weights of {layer.where} that are not finite: it is broken")
     kept = layer.kept if layer.kept is not None else {**layer._parameters, **layer._buffers}
     _put_weight(model, layer, weight)
-    if bias is not getattr(layer, "bias", None):
+    if bias is not None and bias is not layer.bias:
         layer._parameters["bias"] = nn.Parameter(bias.to(layer.bias.dtype), requires_grad=False)
     layer.kept, layer.merged = kept, (*layer.merged, *here)
 

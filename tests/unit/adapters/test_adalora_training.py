@@ -84,8 +84,10 @@ def test_the_loop_weighs_and_masks_as_the_formulas_say():
             assert left[-1] == allocator.budget(number)
             assert all(not part.lora_E[~part.kept].any() for part in parts)
     first, last = 4 * len(parts), len(parts)
-    assert left[:2] == [first, first] and left[-4:] == [last] * 4
-    assert left == sorted(left, reverse=True) and len({*left}) > 5
+    assert left[:2] == [first, first]
+    assert left[-4:] == [last] * 4
+    assert left == sorted(left, reverse=True)
+    assert len({*left}) > 5
     assert losses[-1] < losses[0]
 
 
@@ -99,6 +101,23 @@ def test_sensitivity_is_of_the_gradient_that_the_optimizer_used():
         sensitivity = part.get_buffer("sensitivity_B")
         # the gradient told from two weights of 0.02 that differ by 1e-5: three digits
         assert_close(sensitivity, 0.15 * (part.lora_B.detach() * used).abs(), rtol=2e-2, atol=1e-9)
+
+
+def test_what_a_checkpoint_keeps_is_enough_to_go_on():
+    plain = SGDConfig(lr=0.5, momentum=0.0, weight_decay=0.0)
+    model, step, _, allocator = make(plain)
+    other, again, _, restored = make(plain)
+    for number in range(6):
+        step(batch(number))
+    kept, own = model.adapters.tensors("default"), other.adapters.tensors("default")
+    with torch.no_grad():
+        for name, tensor in kept.items():
+            own[name].copy_(tensor)
+    for number in range(6, 12):
+        step(batch(number))
+        again(batch(number))
+        assert restored.ranks() == allocator.ranks()
+    assert int(restored.step) == 12
 
 
 def test_a_step_that_is_left_out_does_not_count():

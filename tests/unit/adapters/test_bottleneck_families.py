@@ -1,4 +1,4 @@
-"""(IA)3, bottlenecks, MAD-X and AdaLoRA on every family, or refused by name; on quantized bases; under checkpointing."""
+"""(IA)3, bottlenecks, MAD-X and AdaLoRA on every family, or refused by name; on quantized bases; checkpointed."""
 
 import pytest
 import torch
@@ -14,7 +14,9 @@ from groundup.adapters import (
     InvertibleConfig,
     adapters_of,
     add_adapter,
+    load_adapter,
     remove_adapter,
+    save_adapter,
 )
 from groundup.base.errors import UsageError
 from groundup.models.configs.llama import LlamaConfig
@@ -79,6 +81,18 @@ def llama(**changes):
     sizes = dict(vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
     torch.manual_seed(0)
     return build_model(LlamaConfig(**sizes | {"num_key_value_heads": 1} | changes)).eval()
+
+
+def test_a_file_keeps_all_of_it(tmp_path):
+    """In our own layout: bottlenecks, couplings, fusions, and what AdaLoRA has counted."""
+    model, other = llama(), llama()
+    kinds = {"a": KINDS["pfeiffer"], "b": KINDS["pfeiffer"], "ab": FusionConfig(of=["a", "b"]), "l": KINDS["language"]}
+    for name, config in kinds.items():
+        disturb(add_adapter(model, config, name).parameters(name))
+        save_adapter(model, tmp_path / name, name)
+        load_adapter(other, tmp_path / name, name)
+        assert adapters_of(other).configs[name] == config
+        assert torch.equal(other(ids(2, 6) % 32), model(ids(2, 6) % 32))
 
 
 @pytest.fixture(params=KINDS)
@@ -149,7 +163,7 @@ def test_sizes_and_places_are_checked():
     with pytest.raises(ValueError, match="places"):
         BottleneckConfig(places=[])
     adapters = add_adapter(model, BottleneckConfig.houlsby(reduction_factor=1000, leave_out=[0]))
-    assert {where for where in adapters.plans["default"].parts} == {"blocks.1.attn", "blocks.1.mlp"}
+    assert {*adapters.plans["default"].parts} == {"blocks.1.attn", "blocks.1.mlp"}
     assert all(part.down.out_features == 1 for part in adapters.plans["default"].parts.values())
 
 

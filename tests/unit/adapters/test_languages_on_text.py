@@ -53,7 +53,7 @@ def as_task(x):
 @pytest.mark.row("PEFT-16", reference="its own ablations")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_task_is_carried_into_another_language(seed):
-    english, english_test = corpus(documents(StoriesConfig(bytes=500_000)))
+    english, _ = corpus(documents(StoriesConfig(bytes=500_000)))
     python, python_test = corpus(itertools.islice(pystdlib.documents(), 40))
     torch.manual_seed(seed)
     sizes = dict(vocab_size=256, hidden_size=96, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4)

@@ -19,8 +19,8 @@ class BottleneckConfig(AdapterConfig):
 
     kind: Literal["bottleneck"] = "bottleneck"
     places: list[Literal["attention", "feed_forward", "block"]] = ["attention", "feed_forward"]
-    """What an adapter follows: `attention` and `feed_forward` before they are added to the stream (Houlsby), or `block`,
-    the stream itself (Pfeiffer)."""
+    """What an adapter follows: `attention` and `feed_forward`, before they are added to the stream (Houlsby), or
+    `block`, the stream itself (Pfeiffer)."""
     reduction_factor: float = Field(default=16.0, gt=0)
     """D over the width of the bottleneck, which is at least 1."""
     activation: str = "silu"

@@ -144,7 +144,7 @@ class Optimizer(torch.optim.Optimizer):
         return [tensor for storage, _ in self._storages_and_groups() for tensor in storage.gradients()]
 
     def gradient_of(self, parameter: Tensor) -> Tensor | None:
-        """A parameter's gathered gradient: a view that later steps change; None where it has none, or is not trained."""
+        """A parameter's gathered gradient, a view that later steps change; None where it has none."""
         for storage, _ in self._storages_and_groups():
             for index, held in enumerate(storage.parameters):
                 if held is parameter:
