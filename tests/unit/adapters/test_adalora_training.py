@@ -103,6 +103,18 @@ def test_sensitivity_is_of_the_gradient_that_the_optimizer_used():
         assert_close(sensitivity, 0.15 * (part.lora_B.detach() * used).abs(), rtol=2e-2, atol=1e-9)
 
 
+def test_every_optimizer_shows_the_gradient_that_it_used():
+    """Some multiply it in place, some while they read it."""
+    found = []
+    for kind in (SGDConfig(lr=1e-9, momentum=0.0, weight_decay=0.0), AdamWConfig(lr=1e-9, weight_decay=0.0)):
+        _, step, parts, _ = make(kind, clip=0.01)
+        step(batch())
+        found.append([part.get_buffer("sensitivity_B") for part in parts])
+    for first, second in zip(*found, strict=True):
+        assert first.any()
+        assert_close(second, first, rtol=1e-4, atol=1e-10)
+
+
 def test_what_a_checkpoint_keeps_is_enough_to_go_on():
     plain = SGDConfig(lr=0.5, momentum=0.0, weight_decay=0.0)
     model, step, _, allocator = make(plain)
