@@ -32,8 +32,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from groundup.adapters.attach import Adapters, adapters_of
-from groundup.adapters.config import AdapterConfig, FromPeft, InPeft, Loaded
-from groundup.adapters.configs import AnyAdapter as _  # noqa: F401  (every kind is known once this is imported)
+from groundup.adapters.config import FromPeft, InPeft, Loaded
+from groundup.adapters.configs import AdapterConfig  # from here, so that every kind is known
 from groundup.adapters.names import NoPeftForm
 from groundup.base.config import members
 from groundup.base.console import warn
@@ -180,9 +180,13 @@ def _same_family(model: Any, given: FromPeft) -> None:
         )
 
 
+def _kinds() -> list[type[AdapterConfig]]:
+    return list(members(AdapterConfig))  # type: ignore[arg-type]
+
+
 def kind_of(given: FromPeft) -> type[AdapterConfig]:
     """The kind that a folder in peft's form holds."""
-    kinds = {kind.peft_type: kind for kind in members(AdapterConfig) if kind.peft_type}  # type: ignore[attr-defined]
+    kinds: dict[str, Any] = {kind.peft_type: kind for kind in _kinds() if kind.peft_type}
     named = given.values.get("peft_type")
     if named not in kinds:
         raise CheckpointError(
@@ -193,7 +197,7 @@ def kind_of(given: FromPeft) -> type[AdapterConfig]:
 
 def _from_own(model: Any, given: FromPeft) -> Loaded:
     own = given.values[OWN]
-    kinds: dict[str, Any] = {kind.model_fields["kind"].default: kind for kind in members(AdapterConfig)}
+    kinds = {kind.model_fields["kind"].default: kind for kind in _kinds()}
     named = own.get("kind") if isinstance(own, dict) else None
     if named not in kinds:
         raise CheckpointError(

@@ -32,7 +32,10 @@ from groundup.layers.moe.experts import GroupedLinear
 class Factor(Protocol):
     """A or B: what it is multiplied with, and its numbers."""
 
-    weight: Tensor
+    @property
+    def weight(self) -> Tensor:
+        """The matrix, or one for each expert."""
+        ...
 
     def __call__(self, *args: Any) -> Tensor: ...
 
