@@ -40,8 +40,14 @@ def close(ours, theirs):
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)  # sums of a fused matrix run in another order
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "setting"),
+    [
+        pytest.param(case, setting, marks=[] if case == "gpt2" or setting in ("lora", "dora") else pytest.mark.slow)
+        for case in CASES
+        for setting in SETTINGS
+    ],
+)
 def test_files_go_both_ways(case, setting, tmp_path):
     both = make_pair(case, tmp_path)
     add_adapter(both.ours, LoRAConfig(rank=4, **SETTINGS[setting]))
