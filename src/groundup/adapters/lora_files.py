@@ -13,7 +13,7 @@ from groundup.adapters.attach import adapters_of
 from groundup.adapters.config import FromPeft, InPeft, Loaded
 from groundup.adapters.configs.lora import LoRAConfig
 from groundup.adapters.files import CONFIG, Given, compare
-from groundup.adapters.lora import LoRA, base_tensors, factors, lora_targets, row_lengths, settings, sizes
+from groundup.adapters.lora import LoRA, base_tensors, factors, lora_targets, row_lengths, sizes
 from groundup.adapters.names import PREFIX, Names, NoPeftForm, transposes
 from groundup.adapters.part import Part, base_weight
 from groundup.adapters.plan import Plan, is_linear
@@ -268,8 +268,8 @@ def _check_modules(names: Names, model: Any, described: Described, carried: dict
     if described.names.targets != "all-linear" and (missing or unexpected):
         what, which = ("lacks", missing) if missing else ("has, beside its targets,", unexpected)
         raise CheckpointError(
-            f"{given.folder} {what} the matrices of {len(which)} modules, such as {which[0]}: take a whole copy of it, or "
-            "the base that it was made for"
+            f"{given.folder} {what} the matrices of {len(which)} modules, such as {which[0]}: take a whole copy, "
+            "or the base that it was made for"
         )
 
 
@@ -409,8 +409,8 @@ def _base_from_peft(
     for name in found.keys() - saved.keys() - {*biases}:  # peft writes embeddings as they are beside what was trained
         if not torch.equal(found[name].to(known[name]), known[name]):
             raise CheckpointError(
-                f"{given.folder} has {name}, which is neither in `modules_to_save` nor a bias that its settings name, and "
-                "is not this model's: it was made for another base"
+                f"{given.folder} has {name}, which is neither in `modules_to_save` nor a bias that its settings name, "
+                "and is not this model's: it was made for another base"
             )
     return {name: tensor for name, tensor in found.items() if name in saved or name in biases}
 
@@ -423,6 +423,6 @@ def _check_saved(described: Described, kept: list[str], given: FromPeft) -> None
     for module in described.modules_to_save:
         if not any(f".{module}." in f".{key}" for key in kept):
             raise CheckpointError(
-                f"{given.folder} lacks the tensors of {module}, which its settings list under `modules_to_save`: take a "
-                "whole copy of it"
+                f"{given.folder} lacks the tensors of {module}, which its settings list under `modules_to_save`: take "
+                "a whole copy"
             )
