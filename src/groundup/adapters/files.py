@@ -277,6 +277,6 @@ class Given:
             key, value = next(iter(left.items()))
             raise CheckpointError(
                 f"{self.folder / CONFIG}: `{key}`: {json.dumps(value)[:60]} is not known here."
-                f"{did_you_mean(key, self._known)}{f' And {len(left) - 1} more.' if len(left) > 1 else ''} Without it the "
-                "adapter would be another: remove it only if you know that it does not count"
+                f"{did_you_mean(key, self._known)}{f' And {len(left) - 1} more.' if len(left) > 1 else ''} Without it "
+                "the adapter would be another: remove it only if you know that it does not count"
             )
