@@ -9,6 +9,7 @@ from groundup.adapters import LoRAConfig, adapters_of, add_adapter, merge, merge
 from groundup.base.errors import UsageError
 from groundup.layers.moe.experts import GroupedLinear
 from groundup.layers.recurrent import Cell
+from groundup.layers.relative_attention import TransformerXLAttention
 from groundup.training.activation_checkpointing import checkpointed
 
 row = pytest.mark.row("PEFT-10", reference="definition")
@@ -105,7 +106,7 @@ def test_rows_have_adapters_of_their_own(model):
     for b, name in enumerate(("two", None, "one")):
         with adapters.using(*[name] if name else []):
             alone.append(model(x[b : b + 1]))
-    sorted_by_step = any(isinstance(module, Cell) for module in model.modules())
+    sorted_by_step = any(isinstance(module, Cell | TransformerXLAttention) for module in model.modules())
     moved = sorted_by_step or any(isinstance(layer, GroupedLinear) for layer in carriers)
     with torch.no_grad(), adapters.for_rows(["two", None, "one"]):
         if moved:
