@@ -13,7 +13,7 @@ part.py         what stands at one place of a model: a part, and the layer that 
 plan.py         what a kind would put where; nothing is changed before all of it is known to fit
 attach.py       put on, take off, choose, for a whole batch or row by row
 lora.py, ...    one kind a file
-merge.py        into the weights and out again
+merging.py      into the weights and out again
 algebra.py      multiples, sums and differences
 files.py        adapter_config.json and adapter_model.safetensors; names.py: how modules are called there
 loading.py      a folder's base with the adapter on it
@@ -35,12 +35,12 @@ _HOMES = {
     "combine": "algebra",
     "extract": "algebra",
     "load_adapter": "files",
-    "merge": "merge",
-    "merged": "merge",
+    "merge": "merging",
+    "merged": "merging",
     "multiply": "algebra",
     "remove_adapter": "attach",
     "save_adapter": "files",
-    "unmerge": "merge",
+    "unmerge": "merging",
 }
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from groundup.adapters.configs.invertible import InvertibleConfig
     from groundup.adapters.configs.lora import LoRAConfig
     from groundup.adapters.files import load_adapter, save_adapter
-    from groundup.adapters.merge import merge, merged, unmerge
+    from groundup.adapters.merging import merge, merged, unmerge
 
 __all__ = [
     "AdaLoRAConfig",

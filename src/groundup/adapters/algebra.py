@@ -89,7 +89,8 @@ def extract(
     """Put a LoRA on `base` that makes of it, as well as this rank can, a model that was tuned in full.
 
     Args:
-        tuned, base: of one shape; `tuned` is not changed.
+        tuned: the model that was tuned; it is not changed.
+        base: what it was tuned from, of the same shape.
         rank: r; a layer that has fewer singular values takes all.
         name: of the new adapter, which then acts alone.
         targets: which layers, see LoRAConfig; all linear layers in blocks when None.
@@ -125,7 +126,7 @@ def extract(
 
 
 def best(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
-    """A (r, in) and B (out, r) whose product is the nearest of this rank, and the squared norms of it and of the whole."""
+    """A (r, in) and B (out, r) whose product is the nearest of this rank; the squared norms of it and of the whole."""
     u, values, v = torch.linalg.svd(matrix, full_matrices=False)
     root = values[..., :rank].sqrt()
     squares = values.double().square()

@@ -8,17 +8,17 @@ How a kind takes part. A kind that peft has sets on its Config:
     peft_type: ClassVar[str] = "IA3"                       what peft calls it: the file's kind is found by it
     def to_peft(self, model, name) -> InPeft               values, tensors and notes of the adapter `name` of a model;
                                                            raise NoPeftForm(why) for what peft cannot hold
-    def from_peft(cls, model, given: FromPeft) -> Loaded   config, a Plan whose parts hold their weights, and its version
-                                                           of the base's tensors; raise CheckpointError for what does not
-                                                           fit; the model is left as it is
+    def from_peft(cls, model, given: FromPeft) -> Loaded   config, a Plan whose parts hold their weights, its version of
+                                                           the base's tensors; raise CheckpointError for what does
+                                                           not fit; the model is left as it is
 
 `files` itself adds `peft_type` and the base's name, refuses tensors that are not finite, writes atomically and reads
 safely. What helps: `Names` (names.py) for names through the family's weight map, `Given` below for a file's settings
 and tensors of which none may be left unread.
 
 A kind that peft lacks needs nothing: its settings (`model_dump`) and its tensors go into the same two files under our
-own names, {"groundup": {settings}}, `blocks.0.mlp.adapters.down.weight`, `prompt.vectors`. `Config.plan` makes the parts
-again and the tensors are copied in; names and shapes must be exactly those.
+own names, {"groundup": {settings}}, `blocks.0.mlp.adapters.down.weight`, `prompt.vectors`. `Config.plan` makes the
+parts again and the tensors are copied in; names and shapes must be exactly those.
 """
 
 import json
@@ -33,8 +33,8 @@ from torch import Tensor
 
 from groundup.adapters import adapter_hub
 from groundup.adapters.attach import Adapters, adapters_of
-from groundup.adapters.config import AdapterConfig, FromPeft, InPeft, Loaded
-from groundup.adapters.configs import AnyAdapter as _  # noqa: F401  (every kind is known once this is imported)
+from groundup.adapters.config import FromPeft, InPeft, Loaded
+from groundup.adapters.configs import AdapterConfig  # from here, so that every kind is known
 from groundup.adapters.names import NoPeftForm
 from groundup.base.config import members
 from groundup.base.console import warn
@@ -183,20 +183,25 @@ def _same_family(model: Any, given: FromPeft) -> None:
         )
 
 
+def _kinds() -> list[type[AdapterConfig]]:
+    return list(members(AdapterConfig))  # type: ignore[arg-type]
+
+
 def kind_of(given: FromPeft) -> type[AdapterConfig]:
     """The kind that a folder in peft's form holds."""
-    kinds = {kind.peft_type: kind for kind in members(AdapterConfig) if kind.peft_type}  # type: ignore[attr-defined]
+    kinds: dict[str, Any] = {kind.peft_type: kind for kind in _kinds() if kind.peft_type}
     named = given.values.get("peft_type")
     if named not in kinds:
         raise CheckpointError(
-            f"{given.folder} holds an adapter of kind {named!r}, which is not known here. Known: {', '.join(sorted(kinds))}"
+            f"{given.folder} holds an adapter of kind {named!r}, which is not known here. "
+            f"Known: {', '.join(sorted(kinds))}"
         )
     return kinds[named]
 
 
 def _from_own(model: Any, given: FromPeft) -> Loaded:
     own = given.values[OWN]
-    kinds: dict[str, Any] = {kind.model_fields["kind"].default: kind for kind in members(AdapterConfig)}
+    kinds = {kind.model_fields["kind"].default: kind for kind in _kinds()}
     named = own.get("kind") if isinstance(own, dict) else None
     if named not in kinds:
         raise CheckpointError(
@@ -274,7 +279,7 @@ class Given:
         if left:
             key, value = next(iter(left.items()))
             raise CheckpointError(
-                f"{self.folder / CONFIG}: `{key}`: {json.dumps(value)[:60]} is not known here.{did_you_mean(key, self._known)}"
-                f"{f' And {len(left) - 1} more.' if len(left) > 1 else ''} Without it the adapter would be another: remove "
-                "it only if you know that it does not count"
+                f"{self.folder / CONFIG}: `{key}`: {json.dumps(value)[:60]} is not known here."
+                f"{did_you_mean(key, self._known)}{f' And {len(left) - 1} more.' if len(left) > 1 else ''} Without it "
+                "the adapter would be another: remove it only if you know that it does not count"
             )

@@ -17,7 +17,8 @@ def load_model(path: str | Path, dtype: Any = None, device: Any = None) -> "Caus
 
     Args:
         path: folder of an adapter.
-        dtype, device: of the base, see `groundup.load_model`.
+        dtype: of the base's weights; as stored when None.
+        device: where they go; the CPU when None.
 
     Raises:
         CheckpointError: the folder names no base, or one that cannot be found; or the adapter does not fit it.

@@ -32,7 +32,10 @@ from groundup.layers.moe.experts import GroupedLinear
 class Factor(Protocol):
     """A or B: what it is multiplied with, and its numbers."""
 
-    weight: Tensor
+    @property
+    def weight(self) -> Tensor:
+        """The matrix, or one for each expert."""
+        ...
 
     def __call__(self, *args: Any) -> Tensor: ...
 
@@ -134,7 +137,8 @@ class LoRA(Part):
     def _start(self, base: nn.Module, x: Tensor, rest: Sequence[Any]) -> Tensor:
         """B0 A0 x"""
         a, b = self.start_A, self.start_B
-        assert a is not None and b is not None
+        assert a is not None
+        assert b is not None
         if isinstance(base, nn.Embedding):
             return F.linear(F.embedding(x, a.T, base.padding_idx), b)
         return F.linear(F.linear(x, a), b)
@@ -231,7 +235,8 @@ def plan(model: nn.Module, config: LoRAConfig) -> Plan:
 
 def lora_targets(model: nn.Module, wanted: Sequence[str]) -> dict[str, nn.Module]:
     """The linear layers, experts and embedding tables that targets name. A table outside `embed` is read by its layer
-    itself, without a call, so nothing can stand at it."""
+    itself, without a call, so nothing can stand at it.
+    """
     tables = {id(m) for name, m in model.named_modules() if name.startswith("embed.") and isinstance(m, nn.Embedding)}
 
     def fits(module: nn.Module) -> bool:

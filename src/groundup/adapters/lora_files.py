@@ -13,7 +13,7 @@ from groundup.adapters.attach import adapters_of
 from groundup.adapters.config import FromPeft, InPeft, Loaded
 from groundup.adapters.configs.lora import LoRAConfig
 from groundup.adapters.files import CONFIG, Given, compare
-from groundup.adapters.lora import LoRA, base_tensors, factors, lora_targets, row_lengths, settings, sizes
+from groundup.adapters.lora import LoRA, base_tensors, factors, lora_targets, row_lengths, sizes
 from groundup.adapters.names import PREFIX, Names, NoPeftForm, transposes
 from groundup.adapters.part import Part, base_weight
 from groundup.adapters.plan import Plan, is_linear
@@ -182,8 +182,10 @@ def from_peft(model: Any, given: FromPeft) -> Loaded:
     parts: dict[str, Part] = {}
     for theirs, tensors in carried.items():
         parts |= _parts_of(model, names, described, theirs, tensors, blocks.get(theirs), given)
-    config = _settings_of(model, described, parts)
-    tensors = _base_from_peft(model, names, config, parts, rest, given)
+    tensors = _base_from_peft(model, names, described, parts, rest, given)
+    biases = base_tensors(model, described.config, list(parts))
+    saved = {name.rpartition(".")[0] for name in tensors if name not in biases}
+    config = _settings_of(model, described, parts).model_copy(update={"modules_to_save": sorted(saved)})
     return Loaded(config, Plan(parts, tuple(tensors)), tensors)
 
 
@@ -266,8 +268,8 @@ def _check_modules(names: Names, model: Any, described: Described, carried: dict
     if described.names.targets != "all-linear" and (missing or unexpected):
         what, which = ("lacks", missing) if missing else ("has, beside its targets,", unexpected)
         raise CheckpointError(
-            f"{given.folder} {what} the matrices of {len(which)} modules, such as {which[0]}: take a whole copy of it, or "
-            "the base that it was made for"
+            f"{given.folder} {what} the matrices of {len(which)} modules, such as {which[0]}: take a whole copy, "
+            "or the base that it was made for"
         )
 
 
@@ -378,30 +380,49 @@ def _settings_of(model: Any, described: Described, parts: dict[str, Any]) -> LoR
 
 
 def _base_from_peft(
-    model: Any, names: Names, config: LoRAConfig, parts: dict[str, Part], rest: dict[str, Tensor], given: FromPeft
+    model: Any, names: Names, described: Described, parts: dict[str, Part], rest: dict[str, Tensor], given: FromPeft
 ) -> dict[str, Tensor]:
     """The adapter's version of the base's tensors, under our names."""
-    theirs = {key.removeprefix(PREFIX).replace(".base_layer.", "."): tensor for key, tensor in rest.items()}
+    theirs = {}
+    for key, tensor in rest.items():
+        if ".original_module." not in key:  # the base's own beside the trained copy
+            theirs[key.removeprefix(PREFIX).replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = tensor
     try:
         found = dict(names.map.load(theirs, theirs.__getitem__))
+        saved = dict(names.map.load(kept := [key for key in theirs if _saved(described, key)], theirs.__getitem__))
     except CheckpointError as error:
         raise CheckpointError(f"{given.folder} does not fit this model: {error}") from None
+    _check_saved(described, kept, given)
     known = dict(model.named_parameters())
-    tied = [name for name in found if name not in known]
-    if tied:
+    if tied := [name for name in saved if name not in known]:
         raise CheckpointError(
-            f"{given.folder} has its own {tied[0]}, which this model does not have as a tensor of its own (it may be tied "
-            "to the embedding): untie the base first"
+            f"{given.folder} has its own {tied[0]}, which is no tensor of its own in this model (it may be tied to the "
+            "embedding): untie the base first"
         )
+    found = {name: tensor for name, tensor in found.items() if name in known or name in saved}
     compare({name: tuple(known[name].shape) for name in found}, found, given.folder)
-    modules = [name.rpartition(".")[0] for name in found if not name.endswith(".bias")]
-    biases = base_tensors(model, config, list(parts))
-    lacking = sorted({*biases} - found.keys())
-    if lacking:
+    biases = base_tensors(model, described.config, list(parts))
+    if lacking := [name for name in biases if name not in found]:
         raise CheckpointError(
             f"{given.folder} lacks {len(lacking)} biases, such as {lacking[0]}: take a whole copy of it"
         )
-    extra = [name for name in found if name not in biases and name.rpartition(".")[0] not in modules]
-    if extra:
-        raise CheckpointError(f"{given.folder} has {extra[0]}, though its settings say `bias: {config.bias}`")
-    return found
+    for name in found.keys() - saved.keys() - {*biases}:  # peft writes embeddings as they are beside what was trained
+        if not torch.equal(found[name].to(known[name]), known[name]):
+            raise CheckpointError(
+                f"{given.folder} has {name}, which is neither in `modules_to_save` nor a bias that its settings name, "
+                "and is not this model's: it was made for another base"
+            )
+    return {name: tensor for name, tensor in found.items() if name in saved or name in biases}
+
+
+def _saved(described: Described, key: str) -> bool:
+    return any(f".{module}." in f".{key}" for module in described.modules_to_save)
+
+
+def _check_saved(described: Described, kept: list[str], given: FromPeft) -> None:
+    for module in described.modules_to_save:
+        if not any(f".{module}." in f".{key}" for key in kept):
+            raise CheckpointError(
+                f"{given.folder} lacks the tensors of {module}, which its settings list under `modules_to_save`: take "
+                "a whole copy"
+            )

@@ -112,8 +112,8 @@ def by_rows(base: nn.Module, rows: Tensor, x: Tensor) -> Tensor:
     if tokens < 2 or len(x) != len(rows):
         raise UsageError(
             f"{getattr(base, 'where', type(base).__name__)} sees tokens that are not laid out row by row, shape "
-            f"{tuple(x.shape)} for {len(rows)} rows: adapters for single rows cannot stand there, leave it out of their "
-            "`targets`"
+            f"{tuple(x.shape)} for {len(rows)} rows: adapters for single rows cannot stand there, leave it out of "
+            "their `targets`"
         )
     return x
 
@@ -149,10 +149,17 @@ class Adapted(nn.Module):
         parts = self.acting()
         for part in parts:
             args = part.before(self, *args)
-        y = super().forward(*args, **kwargs)
+        y = self._own(super().forward, *args, **kwargs)
         for part in parts:
             y = part.after(self, args, y)
-        return y
+        return self._bent(y)
+
+    def _own(self, forward: Any, *args: Any, **kwargs: Any) -> Any:
+        """What the layer itself gives; of a linear layer whose results are bent after the product, the product."""
+        return nn.Linear.forward(self, *args) if hasattr(self, "bend") else forward(*args, **kwargs)  # type: ignore[arg-type]
+
+    def _bent(self, y: Any) -> Any:
+        return self.bend(y) if hasattr(self, "bend") else y  # type: ignore[operator]
 
     def acting(self) -> list[Part]:
         """The parts that act here and are not merged."""
@@ -165,10 +172,10 @@ class Adapted(nn.Module):
         alike = {kind: [part if type(part) is kind else None for part in parts] for kind in kinds}
         for kind in kinds:
             args = kind.before_rows(alike[kind], rows, self, *args)
-        y = super().forward(*args, **kwargs)
+        y = self._own(super().forward, *args, **kwargs)
         for kind in kinds:
             y = kind.after_rows(alike[kind], rows, self, args, y)
-        return y
+        return self._bent(y)
 
 
 @functools.cache
@@ -205,7 +212,7 @@ def weight_of(layer: nn.Module) -> Tensor:
 
 
 def base_weight(layer: nn.Module) -> Tensor:
-    """As `weight_of`, without what is merged into it; an embedding's is (D, V), that of a layer over one-hot vectors."""
+    """As `weight_of`, without what is merged into it; that of an embedding is (D, V)."""
     kept = getattr(layer, "kept", None)
     if kept is not None:
         layer = unmerged(layer)

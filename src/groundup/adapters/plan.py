@@ -51,7 +51,8 @@ def targets(
     Raises:
         UsageError: one of the targets names nothing; the message lists what there is.
     """
-    possible = {name: module for name, module in model.named_modules() if name and fits(module)}
+    own = {name: module for name, module in model.named_modules() if name and ".adapters." not in name}
+    possible = {name: module for name, module in own.items() if fits(module)}
     found: dict[str, nn.Module] = {}
     for target in wanted:
         named = {name: module for name, module in possible.items() if named_by(target, name)}

@@ -132,7 +132,7 @@ def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_0
     own = {name: tensor for name, tensor in model.state_dict().items() if not _is_tied_copy(model, name)}
     if any(".adapters." in name for name in own):
         raise UsageError(
-            "adapters stand on this model: write them by `save_adapter`, or `merged(model)`, which has them in its weights"
+            "adapters stand on this model: `save_adapter` writes one, `merged(model)` has them in its weights"
         )
     weight_map = type(model).weight_map(model.config)
     folder.mkdir(parents=True, exist_ok=True)

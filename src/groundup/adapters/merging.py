@@ -29,8 +29,8 @@ def merge(model: nn.Module, *names: str, requantize: bool = False) -> None:
     Args:
         model: changed in place, all of it or nothing.
         names: which; those that act when none is named.
-        requantize: on quantized layers, merge into the dequantized matrix and round that again, which changes results by
-            the rounding.
+        requantize: on quantized layers, merge into the dequantized matrix and round that again, which
+            changes results by the rounding.
 
     Raises:
         UsageError: one of them does not act, cannot be merged, or would make weights that are not finite; or a layer is
@@ -112,9 +112,7 @@ def _check(model: Any, names: tuple[str, ...]) -> None:
         raise UsageError(f"`{names[0]}` changes what other adapters read: merge all that act")
     everything = [part for name in acting for part in adapters.plans[name].parts.values()]
     if list(names) != acting[: len(names)] and not all(part.additive for part in everything):
-        raise UsageError(
-            f"`{names[0]}` is not the first that acts, and what comes before it does more than add: merge all"
-        )
+        raise UsageError(f"`{names[0]}` is not the first that acts, and not all of them only add: merge all")
     if adapters.selection.rows is not None:
         raise UsageError("adapters are chosen row by row now, and weights serve all rows: leave `for_rows` first")
 
@@ -129,8 +127,8 @@ def _merge_layer(model: Any, layer: Any, names: tuple[str, ...], requantize: boo
     quantized = hasattr(layer, "dequantize")
     if quantized and not requantize:
         raise UsageError(
-            f"{layer.where} is quantized: merged weights would have to be rounded again. Leave the adapter beside it, merge "
-            "into the full weights, or say `requantize`"
+            f"{layer.where} is quantized: merged weights would have to be rounded again. Leave the adapter beside it, "
+            "merge into the full weights, or say `requantize`"
         )
     with torch.no_grad():
         base, weight = base_weight(layer), weight_of(layer)
