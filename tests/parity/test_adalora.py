@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from families.tiny import ids, make_pair
 from groundup.adapters import AdaLoRAConfig, add_adapter, load_adapter, save_adapter
 from groundup.adapters.adalora import AdaLoRA, Allocator
-from groundup.adapters.merge import merged
+from groundup.adapters.merging import merged
 from groundup.base.errors import CheckpointError
 from groundup.base.files import read_json
 from groundup.layers.moe.losses import scaled

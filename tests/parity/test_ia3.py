@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from families.tiny import ids, make_pair
 from groundup.adapters import IA3Config, LoRAConfig, add_adapter, load_adapter, save_adapter
-from groundup.adapters.merge import merge, merged, unmerge
+from groundup.adapters.merging import merge, merged, unmerge
 from groundup.base.errors import UsageError
 
 pytestmark = pytest.mark.row("PEFT-13", reference="peft")

@@ -52,7 +52,7 @@ FUSION_FIXED = {
 
 
 def is_from_hub(folder: Path) -> bool:
-    """Whether a folder is of the `adapters` library, which describes an adapter by `config` where peft has `peft_type`."""
+    """Whether a folder is of the `adapters` library: it has settings under `config`, and no `peft_type`."""
     if (folder / FUSION[0]).is_file():
         return True
     described = read_json(folder / ADAPTER[0]) if (folder / ADAPTER[0]).is_file() else None
