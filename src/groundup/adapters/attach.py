@@ -43,6 +43,8 @@ class Adapters:
             raise UsageError(f"`{name}` is no name for an adapter: letters, digits and _ are, and no digit first")
         if name in self.configs:
             raise UsageError(f"the model has an adapter `{name}` already: remove it, or choose another name")
+        if self.merged:
+            raise UsageError(f"`{self.merged[0]}` is merged into the weights: unmerge it before another one is added")
         plan = config.plan(self.model, name) if plan is None else plan
         self._check(name, plan)
         if not self.configs:
@@ -52,7 +54,7 @@ class Adapters:
         for where, part in plan.parts.items():
             layer = modules[where]
             if not isinstance(layer, Adapted):
-                layer = adapted(layer, self.selection)
+                layer = adapted(layer, self.selection, where)
                 put(self.model, where, layer)
             part.train(self.model.training)
             layer.adapters[name] = part  # type: ignore[index]
@@ -83,6 +85,9 @@ class Adapters:
     def remove(self, name: str) -> None:
         """Take an adapter off; with the last one the model is what it was before the first."""
         self._known(name)
+        for other, config in self.configs.items():
+            if name in config.needs():
+                raise UsageError(f"`{other}` is made of `{name}`: remove `{other}` first")
         if name in self.selection.names:
             self.activate(*(other for other in self.selection.names if other != name))
         for where in self.plans[name].parts:
@@ -106,9 +111,17 @@ class Adapters:
         for name in names:
             self._known(name)
         changing = {*self.selection.names} ^ {*names}
+        if stuck := [name for name in self.merged if name in changing]:
+            raise UsageError(f"`{stuck[0]}` is merged into the weights and cannot be switched: unmerge it first")
         for name in changing:
             self._swap(name)
         self.selection.names, self.selection.rows = names, None
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The adapters that the weights have taken in, in their order."""
+        layers = [m for m in self.model.modules() if isinstance(m, Adapted)]
+        return tuple(dict.fromkeys(name for layer in layers for name in layer.merged))
 
     def _swap(self, name: str) -> None:
         """Exchange the base's own tensors for an adapter's version of them, or back."""
@@ -133,6 +146,8 @@ class Adapters:
     def for_rows(self, names: Sequence[str | None]) -> Iterator[None]:
         """Let row b of the batches go through adapter names[b] alone while this is open (None: the base)."""
         distinct = list(dict.fromkeys(name for name in names if name is not None))
+        if self.merged:
+            raise UsageError(f"`{self.merged[0]}` is merged into the weights and acts on every row: unmerge it first")
         for name in distinct:
             self._known(name)
             if self.plans[name].tensors:
@@ -147,12 +162,12 @@ class Adapters:
         finally:
             self.selection.names, self.selection.rows = before
 
-    def train_only(self, *names: str) -> None:
-        """Let these adapters learn, and nothing else."""
+    def train_only(self, *names: str, base: bool = False) -> None:
+        """Let these adapters learn, and nothing else but the base where `base` says so."""
         for name in names:
             self._known(name)
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False)
+        for tensor, parameter in self.model.named_parameters():
+            parameter.requires_grad_(base and ".adapters." not in tensor and parameter.is_floating_point())
         for name in names:
             for parameter in self.parameters(name).values():
                 parameter.requires_grad_(parameter.is_floating_point())

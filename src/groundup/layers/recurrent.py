@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from groundup.base.errors import UsageError
 from groundup.layers.activations import Activation, activation
@@ -238,7 +239,10 @@ class Recurrent(nn.Module):
             return self._kernel(x, sizes, memory, weight)
         project: Activation = self.cell.state_proj
         if self.training and self.weight_dropout:
-            project = partial(F.linear, weight=weight, bias=self.cell.state_proj.bias)
+            layer = self.cell.state_proj
+            project = partial(functional_call, layer, {"weight": weight})  # an adapter may stand there, and acts
+            if type(layer) is nn.Linear:
+                project = partial(F.linear, weight=weight, bias=layer.bias)
         return scan(self.cell, self.cell.input_proj(x), sizes, memory, project)
 
     def _plain(self) -> bool:

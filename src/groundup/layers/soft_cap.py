@@ -58,4 +58,8 @@ class CappedLinear(nn.Linear):
         self.cap = cap
 
     def forward(self, input: Tensor) -> Tensor:
-        return soft_cap(super().forward(input), self.cap)
+        return self.bend(super().forward(input))
+
+    def bend(self, y: Tensor) -> Tensor:
+        """What follows the product; what is added to the product (`adapters`) goes before it."""
+        return soft_cap(y, self.cap)

@@ -75,6 +75,8 @@ class Step:
         self.loss_limit = math.inf
         # Modules that learn from counts in place of gradients (biases of experts) change with the weights.
         self._counting: list[Any] = [module for module in model.modules() if hasattr(module, "end_step")]
+        # Modules that learn from gradients besides the optimizer (ranks of AdaLoRA) see them before the weights change.
+        self._watching: list[Any] = [module for module in model.modules() if hasattr(module, "see_gradients")]
         self.micro_batch_size, self._may_halve = micro_batch_size, micro_batch_size is None
 
     def __call__(self, batch: Batch) -> StepResult:
@@ -142,7 +144,10 @@ class Step:
         applied = finite and math.isfinite(norm) and math.isfinite(loss) and loss <= self.loss_limit
         if applied:
             # g <- g share min(1, clip / |g share|)
-            self.optimizer.step(scale=share * clip_factor(norm, self.clip))
+            scale = share * clip_factor(norm, self.clip)
+            for module in self._watching:
+                module.see_gradients(self.optimizer.gradient_of, scale)
+            self.optimizer.step(scale=scale)
             if self.ema is not None:
                 self.ema.update()
         for module in self._counting:

@@ -3,6 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from groundup.adapters.config import AdapterConfig
+from groundup.adapters.configs.adalora import AdaLoRAConfig
+from groundup.adapters.configs.bottleneck import BottleneckConfig
+from groundup.adapters.configs.fusion import FusionConfig
+from groundup.adapters.configs.ia3 import IA3Config
+from groundup.adapters.configs.invertible import InvertibleConfig
 from groundup.adapters.configs.lora import LoRAConfig
 from groundup.base.config import one_of
 
@@ -11,4 +16,13 @@ if TYPE_CHECKING:
 else:
     AnyAdapter: Any = one_of(AdapterConfig)
 
-__all__ = ["AdapterConfig", "AnyAdapter", "LoRAConfig"]
+__all__ = [
+    "AdaLoRAConfig",
+    "AdapterConfig",
+    "AnyAdapter",
+    "BottleneckConfig",
+    "FusionConfig",
+    "IA3Config",
+    "InvertibleConfig",
+    "LoRAConfig",
+]

@@ -38,4 +38,8 @@ class ClippedLinear(nn.Linear):
         self.limit = limit
 
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return super().forward(x).clamp(-self.limit, self.limit)
+        return self.bend(super().forward(x))
+
+    def bend(self, y: Tensor) -> Tensor:
+        """What follows the product; what is added to the product (`adapters`) goes before it."""
+        return y.clamp(-self.limit, self.limit)

@@ -143,6 +143,14 @@ class Optimizer(torch.optim.Optimizer):
         self.gather()
         return [tensor for storage, _ in self._storages_and_groups() for tensor in storage.gradients()]
 
+    def gradient_of(self, parameter: Tensor) -> Tensor | None:
+        """A parameter's gathered gradient, a view that later steps change; None where it has none."""
+        for storage, _ in self._storages_and_groups():
+            for index, held in enumerate(storage.parameters):
+                if held is parameter:
+                    return storage.gradient(index) if storage.present()[index] else None
+        return None
+
     def masters(self) -> dict[str, Tensor]:
         """Each parameter's master weight by name: a view that later steps change."""
         return {
