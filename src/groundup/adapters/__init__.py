@@ -25,14 +25,26 @@ _HOMES = {
     "adapters_of": "attach",
     "AdapterConfig": "config",
     "LoRAConfig": "configs.lora",
+    "BitFitConfig": "configs.partial",
+    "PartialConfig": "configs.partial",
+    "PrefixConfig": "configs.prefix",
+    "PTuningConfig": "configs.p_tuning",
+    "PTuningV2Config": "configs.prefix",
+    "PromptConfig": "configs.prompt",
+    "bake": "bake",
 }
 
 if TYPE_CHECKING:
     from groundup.adapters.attach import adapters_of, add_adapter, remove_adapter
     from groundup.adapters.config import AdapterConfig
+    from groundup.adapters.bake import bake
     from groundup.adapters.configs.lora import LoRAConfig
+    from groundup.adapters.configs.p_tuning import PTuningConfig
+    from groundup.adapters.configs.partial import BitFitConfig, PartialConfig
+    from groundup.adapters.configs.prefix import PrefixConfig, PTuningV2Config
+    from groundup.adapters.configs.prompt import PromptConfig
 
-__all__ = ["AdapterConfig", "LoRAConfig", "adapters_of", "add_adapter", "remove_adapter"]
+__all__ = ["AdapterConfig", "BitFitConfig", "LoRAConfig", "PTuningConfig", "PTuningV2Config", "PartialConfig", "PrefixConfig", "PromptConfig", "adapters_of", "bake", "add_adapter", "remove_adapter"]
 
 
 def __getattr__(name: str) -> Any:

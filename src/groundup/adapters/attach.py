@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from groundup.adapters.ahead import Prompts
 from groundup.adapters.config import AdapterConfig
 from groundup.adapters.part import Adapted, Selection, adapted, plain
-from groundup.adapters.plan import Plan
+from groundup.adapters.plan import Plan, is_base
 from groundup.base.errors import UsageError, did_you_mean
 from groundup.replace import put
 
@@ -57,7 +58,9 @@ class Adapters:
             part.train(self.model.training)
             layer.adapters[name] = part  # type: ignore[index]
         if plan.prompt is not None:
-            self.model.prompt.add(name, plan.prompt)  # type: ignore[union-attr]
+            if self.model.prompt is None:
+                self.model.prompt = Prompts(self.selection)
+            self.model.prompt.add(name, plan.prompt)  # type: ignore[operator]
         self.activate()
         known = dict(self.model.named_parameters())
         self._tensors[name] = {tensor: known[tensor].detach().clone() for tensor in plan.tensors}
@@ -83,17 +86,22 @@ class Adapters:
     def remove(self, name: str) -> None:
         """Take an adapter off; with the last one the model is what it was before the first."""
         self._known(name)
-        if name in self.selection.names:
-            self.activate(*(other for other in self.selection.names if other != name))
         for where in self.plans[name].parts:
             layer: Any = self.model.get_submodule(where)
             if name in layer.merged:
                 raise UsageError(f"`{name}` is merged into the weights: unmerge it first")
+        if name in self.selection.names:
+            self.activate(*(other for other in self.selection.names if other != name))
+        self.freeze(name)  # the base's tensors that it trained stay, others may learn beside them
+        for where in self.plans[name].parts:
+            layer = self.model.get_submodule(where)
             del layer.adapters[name]
             if not len(layer.adapters):
                 put(self.model, where, plain(layer))
         if self.plans[name].prompt is not None:
-            self.model.prompt.remove(name)  # type: ignore[union-attr]
+            self.model.prompt.remove(name)  # type: ignore[operator]
+            if not len(self.model.prompt):  # type: ignore[arg-type]
+                self.model.prompt = None  # type: ignore[assignment]
         del self.configs[name], self.plans[name], self._tensors[name]
         if not self.configs:
             for parameter in self.model.parameters():
@@ -192,7 +200,7 @@ class Adapters:
     def report(self) -> str:
         """What learns, of how much: `lora `default`: 294,912 of 124,734,720 parameters learn (0.236 %)`."""
         lines = []
-        base = sum(p.numel() for n, p in self.model.named_parameters() if ".adapters." not in n)
+        base = sum(p.numel() for n, p in self.model.named_parameters() if is_base(n))
         for name, config in self.configs.items():
             own = self.parameters(name).values()
             learn = sum(p.numel() for p in own if p.requires_grad)
