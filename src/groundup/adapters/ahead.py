@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from groundup.adapters.part import Selection
 from groundup.base.errors import UsageError
+from groundup.layers.context import Context
 from groundup.layers.embedding import Embedding
 
 
@@ -151,23 +152,24 @@ class Prompts(nn.ModuleDict):
             places,
         )
 
-    def counted_on(self, positions: Tensor, given: bool, embed: Any) -> Tensor:
-        """The positions of a call, counted on from what stands ahead.
+    def count_on(self, context: Context, given: bool, laid: Laid | None, embed: Any) -> None:
+        """Let the positions of a call count on from what stands ahead, in place.
 
         Args:
-            positions: (B or 1, T) or (B or 1, T, 2), of tokens and prompts.
-            given: whether they are the caller's, who knows of no prompt, or count the prompt already.
+            context: the call, of tokens and prompts.
+            given: whether its positions are the caller's, who knows of no prompt, or count the prompt already.
+            laid: the tokens and prompts, if there are prompts in this call.
             embed: what looks positions up in a table, if it does.
 
         Raises:
             UsageError: a position beyond the table.
         """
-        ahead = self._by_row("taken", len(positions), positions.device)
-        if given:
-            ahead = ahead + self._by_row("inserted", len(positions), positions.device)
-        moved = _minus(positions, -ahead).clamp(min=0)
-        self._check_room(moved, embed)
-        return moved
+        batch, device = (len(context.positions), context.positions.device)
+        taken = self._by_row("taken", batch, device)
+        ahead = taken + self._by_row("inserted", batch, device) if given else taken
+        context.positions = _minus(context.positions, -ahead).clamp(min=0)
+        context.ahead, context.ids = taken, None if laid is None or laid.ids.is_floating_point() else laid.ids
+        self._check_room(context.positions, embed)
 
     def _check_room(self, positions: Tensor, embed: Any) -> None:
         table = getattr(embed, "positions", None)

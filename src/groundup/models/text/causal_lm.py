@@ -172,9 +172,10 @@ class CausalLM(nn.Module):
         placement = None if state is None else state.place(num_tokens, documents)
         if positions is None:
             positions = self.positions(num_tokens, documents, placement, x.device)
+        context = Context(positions, documents, state, placement, segments)
         if self.prompt is not None:
-            positions = self.prompt.counted_on(positions, given, self.embed)
-        context = self.arrange(x, Context(positions, documents, state, placement, segments), given)
+            self.prompt.count_on(context, given, laid, self.embed)
+        context = self.arrange(x, context, given)
 
         if self.embed is not None:
             x = self.embed(x if laid is None else laid.vectors, context)  # (B, T, D)
