@@ -261,6 +261,14 @@ class WeightMap:
             tensors = pair.operation.save([get(name) for name in pair.ours])
             yield from ((name, tensor.contiguous()) for name, tensor in zip(pair.theirs, tensors, strict=True))
 
+    def rule_of_ours(self, module: str) -> Rule | None:
+        """What a module of ours is elsewhere: the modules that belong together on both sides, by full names."""
+        return _rule_of(module, self._by_our_module)
+
+    def rule_of_theirs(self, module: str) -> Rule | None:
+        """What a module of theirs is here, in the same form."""
+        return _rule_of(self._full(module), self._by_their_module)
+
     def _match(self, present: dict[str, str], index: dict[str, tuple[Rule, int]], side: str) -> list[Pair]:
         pairs, unknown = {}, []
         for name in present:
@@ -322,6 +330,15 @@ def _longest_module(name: str, index: dict[str, tuple[Rule, int]]) -> tuple[Rule
             return index[name[:end]][0], name[end:]
         end = name.rfind(".", 0, end)
     return None
+
+
+def _rule_of(module: str, index: dict[str, tuple[Rule, int]]) -> Rule | None:
+    found = _longest_module(module, index)
+    if found is None:
+        return None
+    rule, suffix = found
+    ours, theirs = (tuple(name + suffix for name in names) for names in (rule.ours, rule.theirs))
+    return Rule(ours, theirs, rule.operation)
 
 
 def _some(names: list[str], limit: int = 5) -> str:

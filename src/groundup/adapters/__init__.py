@@ -5,24 +5,24 @@ from groundup.adapters import LoRAConfig, add_adapter
 adapters = add_adapter(model, LoRAConfig(rank=8), name="legal")   # the base is frozen, the adapter learns
 print(adapters.report())
 ...                                                               # train as any model
-save_adapter(model, "legal")                                      # a folder that peft loads
-merge(model)                                                      # the same model without anything added
+save_adapter(model, "legal/", "legal")                            # a folder that peft loads
+merge(model)                                                      # the weights take the adapter in
 
 configs/        the settings of each kind; import no torch
 part.py         what stands at one place of a model: a part, and the layer that carries parts
 plan.py         what a kind would put where; nothing is changed before all of it is known to fit
 attach.py       put on, take off, choose, for a whole batch or row by row
 lora.py, ...    one kind a file
-files.py        adapter_config.json and adapter_model.safetensors
+merge.py        into the weights and out again
+algebra.py      multiples, sums and differences
+files.py        adapter_config.json and adapter_model.safetensors; names.py: how modules are called there
+loading.py      a folder's base with the adapter on it
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "add_adapter": "attach",
-    "remove_adapter": "attach",
-    "adapters_of": "attach",
     "AdapterConfig": "config",
     "LoRAConfig": "configs.lora",
     "BitFitConfig": "configs.partial",
@@ -32,9 +32,21 @@ _HOMES = {
     "PTuningV2Config": "configs.prefix",
     "PromptConfig": "configs.prompt",
     "bake": "bake",
+    "adapters_of": "attach",
+    "add_adapter": "attach",
+    "combine": "algebra",
+    "extract": "algebra",
+    "load_adapter": "files",
+    "merge": "merge",
+    "merged": "merge",
+    "multiply": "algebra",
+    "remove_adapter": "attach",
+    "save_adapter": "files",
+    "unmerge": "merge",
 }
 
 if TYPE_CHECKING:
+    from groundup.adapters.algebra import combine, extract, multiply
     from groundup.adapters.attach import adapters_of, add_adapter, remove_adapter
     from groundup.adapters.config import AdapterConfig
     from groundup.adapters.bake import bake
@@ -45,6 +57,24 @@ if TYPE_CHECKING:
     from groundup.adapters.configs.prompt import PromptConfig
 
 __all__ = ["AdapterConfig", "BitFitConfig", "LoRAConfig", "PTuningConfig", "PTuningV2Config", "PartialConfig", "PrefixConfig", "PromptConfig", "adapters_of", "bake", "add_adapter", "remove_adapter"]
+    from groundup.adapters.files import load_adapter, save_adapter
+    from groundup.adapters.merge import merge, merged, unmerge
+
+__all__ = [
+    "AdapterConfig",
+    "LoRAConfig",
+    "adapters_of",
+    "add_adapter",
+    "combine",
+    "extract",
+    "load_adapter",
+    "merge",
+    "merged",
+    "multiply",
+    "remove_adapter",
+    "save_adapter",
+    "unmerge",
+]
 
 
 def __getattr__(name: str) -> Any:

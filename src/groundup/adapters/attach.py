@@ -44,6 +44,8 @@ class Adapters:
             raise UsageError(f"`{name}` is no name for an adapter: letters, digits and _ are, and no digit first")
         if name in self.configs:
             raise UsageError(f"the model has an adapter `{name}` already: remove it, or choose another name")
+        if self.merged:
+            raise UsageError(f"`{self.merged[0]}` is merged into the weights: unmerge it before another one is added")
         plan = config.plan(self.model, name) if plan is None else plan
         self._check(name, plan)
         if not self.configs:
@@ -53,7 +55,7 @@ class Adapters:
         for where, part in plan.parts.items():
             layer = modules[where]
             if not isinstance(layer, Adapted):
-                layer = adapted(layer, self.selection)
+                layer = adapted(layer, self.selection, where)
                 put(self.model, where, layer)
             part.train(self.model.training)
             layer.adapters[name] = part  # type: ignore[index]
@@ -114,9 +116,17 @@ class Adapters:
         for name in names:
             self._known(name)
         changing = {*self.selection.names} ^ {*names}
+        if stuck := [name for name in self.merged if name in changing]:
+            raise UsageError(f"`{stuck[0]}` is merged into the weights and cannot be switched: unmerge it first")
         for name in changing:
             self._swap(name)
         self.selection.names, self.selection.rows = names, None
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The adapters that the weights have taken in, in their order."""
+        layers = [m for m in self.model.modules() if isinstance(m, Adapted)]
+        return tuple(dict.fromkeys(name for layer in layers for name in layer.merged))
 
     def _swap(self, name: str) -> None:
         """Exchange the base's own tensors for an adapter's version of them, or back."""
@@ -141,6 +151,8 @@ class Adapters:
     def for_rows(self, names: Sequence[str | None]) -> Iterator[None]:
         """Let row b of the batches go through adapter names[b] alone while this is open (None: the base)."""
         distinct = list(dict.fromkeys(name for name in names if name is not None))
+        if self.merged:
+            raise UsageError(f"`{self.merged[0]}` is merged into the weights and acts on every row: unmerge it first")
         for name in distinct:
             self._known(name)
             if self.plans[name].tensors:

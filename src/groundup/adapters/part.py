@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from groundup.base.errors import UsageError
+
 
 class Selection:
     """Which adapters act; one object that all adapted layers of a model look at.
@@ -38,7 +40,21 @@ class Part(nn.Module):
     """What an adapter puts on one layer. A kind overrides what it changes: `before`, `after`, or both."""
 
     can_merge: ClassVar[bool] = False
-    """Whether the layer's own weights can take in what the part does."""
+    """Whether the layer's own weights can take in what the part does: then it gives `merged`."""
+
+    @property
+    def additive(self) -> bool:
+        """Whether it adds to what the layer gives and nothing else, so that its place among others does not count."""
+        return False
+
+    def merged(self, weight: Tensor, base: Tensor) -> Tensor:
+        """The layer's matrix with the part in it.
+
+        Args:
+            weight: as it is now, with the parts before this one in it.
+            base: as it was without any part.
+        """
+        raise NotImplementedError
 
     def before(self, base: nn.Module, *args: Any) -> tuple[Any, ...]:
         """What the layer is called with in place of `args`."""
@@ -53,9 +69,10 @@ class Part(nn.Module):
         """`before`, where row b belongs to parts[rows[b]]; for -1, and where that is None, nothing changes."""
         if cls.before is Part.before:
             return args
-        x = args[0].clone()
+        given = by_rows(base, rows, args[0])
+        x = given.clone()
         for part, index in _shares(parts, rows):
-            x[index] = part.before(base, args[0][index], *args[1:])[0]
+            x[index] = part.before(base, given[index], *args[1:])[0]
         return (x, *args[1:])
 
     @classmethod
@@ -65,10 +82,29 @@ class Part(nn.Module):
         """`after`, where row b belongs to parts[rows[b]]."""
         if cls.after is Part.after:
             return y
+        x, y = by_rows(base, rows, args[0]), by_rows(base, rows, y)
         changed = y.clone()
         for part, index in _shares(parts, rows):
-            changed[index] = part.after(base, (args[0][index], *args[1:]), y[index])
+            changed[index] = part.after(base, (x[index], *args[1:]), y[index])
         return changed
+
+
+def by_rows(base: nn.Module, rows: Tensor, x: Tensor) -> Tensor:
+    """A tensor whose first dimension is that of the batch; what is the same for all rows is repeated.
+
+    Raises:
+        UsageError: the layer sees tokens that are not laid out row by row, as experts do.
+    """
+    if len(x) == 1 and len(rows) > 1:
+        x = x.expand(len(rows), *x.shape[1:])
+    tokens = x.ndim if isinstance(base, nn.Embedding) else x.ndim - 1
+    if tokens < 2 or len(x) != len(rows):
+        raise UsageError(
+            f"{getattr(base, 'where', type(base).__name__)} sees tokens that are not laid out row by row, shape "
+            f"{tuple(x.shape)} for {len(rows)} rows: adapters for single rows cannot stand there, leave it out of their "
+            "`targets`"
+        )
+    return x
 
 
 def _shares(parts: Sequence[Part | None], rows: Tensor) -> Iterator[tuple[Part, Tensor]]:
@@ -85,12 +121,16 @@ class Adapted(nn.Module):
     Attributes:
         adapters: name -> its part here.
         selection: which of them act.
+        where: dotted name in the model.
         merged: the adapters that the weights have taken in.
+        kept: the layer's own tensors while some are merged (`merge`), or None.
     """
 
     adapters: nn.ModuleDict
     selection: Selection
+    where: str
     merged: tuple[str, ...]
+    kept: dict[str, Tensor | None] | None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.selection.rows is not None:
@@ -126,13 +166,14 @@ def adapted_class(base: type[nn.Module]) -> type[nn.Module]:
     return type(f"Adapted{base.__name__}", (Adapted, base), {"__module__": __name__})
 
 
-def adapted(layer: nn.Module, selection: Selection) -> nn.Module:
+def adapted(layer: nn.Module, selection: Selection, where: str) -> nn.Module:
     """The layer with a place for adapters. The old one stays as it was; its tensors are shared."""
     new = copy.copy(layer)
     new._modules = dict(layer._modules)
+    new._parameters, new._buffers = dict(layer._parameters), dict(layer._buffers)
     new.__class__ = adapted_class(type(layer))
     new.adapters = nn.ModuleDict()
-    new.selection, new.merged = selection, ()  # type: ignore[assignment]
+    new.selection, new.where, new.merged, new.kept = selection, where, (), None  # type: ignore[assignment]
     return new
 
 
@@ -141,7 +182,8 @@ def plain(layer: nn.Module) -> nn.Module:
     new = copy.copy(layer)
     new._modules = {name: child for name, child in layer._modules.items() if name != "adapters"}
     new.__class__ = type(layer).__mro__[2]
-    del new.__dict__["selection"], new.__dict__["merged"]
+    for name in ("selection", "where", "merged", "kept"):
+        del new.__dict__[name]
     return new
 
 
@@ -149,6 +191,23 @@ def weight_of(layer: nn.Module) -> Tensor:
     """The matrix that a linear layer multiplies by, (out, in), whatever it is stored as."""
     dequantize = getattr(layer, "dequantize", None)
     return dequantize() if dequantize is not None else layer.weight  # type: ignore[return-value]
+
+
+def base_weight(layer: nn.Module) -> Tensor:
+    """As `weight_of`, without what is merged into it; an embedding's is (D, V), that of a layer over one-hot vectors."""
+    kept = getattr(layer, "kept", None)
+    if kept is not None:
+        layer = unmerged(layer)
+    weight = weight_of(layer)
+    return weight.T if isinstance(layer, nn.Embedding) else weight
+
+
+def unmerged(layer: Any) -> nn.Module:
+    """A view of a layer with its own tensors in place of the merged ones."""
+    view = copy.copy(layer)
+    view._parameters = {name: layer.kept.get(name, p) for name, p in layer._parameters.items()}
+    view._buffers = {name: layer.kept.get(name, b) for name, b in layer._buffers.items()}
+    return view
 
 
 def placed_like(layer: nn.Module) -> dict[str, Any]:

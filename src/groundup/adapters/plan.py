@@ -55,7 +55,7 @@ def targets(
     possible = {name: module for name, module in model.named_modules() if name and fits(module)}
     found: dict[str, nn.Module] = {}
     for target in wanted:
-        named = {name: module for name, module in possible.items() if _names(target, name)}
+        named = {name: module for name, module in possible.items() if named_by(target, name)}
         if not named:
             leaves = sorted({name.rpartition(".")[2] for name in possible})
             raise UsageError(
@@ -65,7 +65,8 @@ def targets(
     return {name: module for name, module in possible.items() if name in found}
 
 
-def _names(target: str, name: str) -> bool:
+def named_by(target: str, name: str) -> bool:
+    """Whether a target (`all-linear`, a leaf name, a pattern) means the module of this dotted name."""
     if target == ALL_LINEAR:
         return name.startswith("blocks.")
     return name == target or name.endswith("." + target) or fnmatch.fnmatchcase(name, target)

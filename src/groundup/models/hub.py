@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from groundup.base.console import progress, warn
 from groundup.base.device import choose_device, choose_dtype
-from groundup.base.errors import CheckpointError
+from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import read_json
 from groundup.base.folders import write_model_folder
 from groundup.base.shards import ShardWriter
@@ -85,6 +85,7 @@ def load_model(
             weight = torch.empty(tensor.shape, dtype=dtype_here, device=wanted_device)
             set_parameter(model, name, weight.copy_(tensor))
     model.tie_weights()
+    model.name_or_path = str(path_or_name)
     return model.eval()
 
 
@@ -128,9 +129,13 @@ def compare(model: "CausalLM", offered: Iterator[tuple[str, Tensor]], folder: Pa
 def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_000_000_000) -> None:
     """Write config.json, generation_config.json and safetensors that transformers loads; tensors go one at a time."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     own = {name: tensor for name, tensor in model.state_dict().items() if not _is_tied_copy(model, name)}
+    if any(".adapters." in name for name in own):
+        raise UsageError(
+            "adapters stand on this model: write them by `save_adapter`, or `merged(model)`, which has them in its weights"
+        )
     weight_map = type(model).weight_map(model.config)
+    folder.mkdir(parents=True, exist_ok=True)
     with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
         nbytes = sum(tensor.nbytes for tensor in own.values())
         for name, tensor in shown("writing", weight_map.save(own, own.__getitem__), len(own), nbytes):

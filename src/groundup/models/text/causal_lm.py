@@ -34,6 +34,8 @@ class CausalLM(nn.Module):
     Config: ClassVar[type[ModelConfig]]
     float32: ClassVar[tuple[str, ...]] = ()
     """Patterns of tensors that stay float32 whatever the dtype of the model."""
+    name_or_path: str | None = None
+    """Where it was loaded from."""
 
     embed: Embedding | None
     blocks: nn.ModuleDict
