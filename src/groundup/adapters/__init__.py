@@ -15,6 +15,8 @@ attach.py       put on, take off, choose, for a whole batch or row by row
 lora.py, ...    one kind a file
 merge.py        into the weights and out again
 algebra.py      multiples, sums and differences
+ahead.py        what stands before the text: prompts, and the positions that prefixes take
+baking.py       the network that made a prompt or prefix is thrown away
 files.py        adapter_config.json and adapter_model.safetensors; names.py: how modules are called there
 loading.py      a folder's base with the adapter on it
 """
@@ -24,16 +26,16 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "AdapterConfig": "config",
-    "LoRAConfig": "configs.lora",
     "BitFitConfig": "configs.partial",
-    "PartialConfig": "configs.partial",
-    "PrefixConfig": "configs.prefix",
+    "LoRAConfig": "configs.lora",
     "PTuningConfig": "configs.p_tuning",
     "PTuningV2Config": "configs.prefix",
+    "PartialConfig": "configs.partial",
+    "PrefixConfig": "configs.prefix",
     "PromptConfig": "configs.prompt",
-    "bake": "bake",
     "adapters_of": "attach",
     "add_adapter": "attach",
+    "bake": "baking",
     "combine": "algebra",
     "extract": "algebra",
     "load_adapter": "files",
@@ -48,23 +50,28 @@ _HOMES = {
 if TYPE_CHECKING:
     from groundup.adapters.algebra import combine, extract, multiply
     from groundup.adapters.attach import adapters_of, add_adapter, remove_adapter
+    from groundup.adapters.baking import bake
     from groundup.adapters.config import AdapterConfig
-    from groundup.adapters.bake import bake
     from groundup.adapters.configs.lora import LoRAConfig
     from groundup.adapters.configs.p_tuning import PTuningConfig
     from groundup.adapters.configs.partial import BitFitConfig, PartialConfig
     from groundup.adapters.configs.prefix import PrefixConfig, PTuningV2Config
     from groundup.adapters.configs.prompt import PromptConfig
-
-__all__ = ["AdapterConfig", "BitFitConfig", "LoRAConfig", "PTuningConfig", "PTuningV2Config", "PartialConfig", "PrefixConfig", "PromptConfig", "adapters_of", "bake", "add_adapter", "remove_adapter"]
     from groundup.adapters.files import load_adapter, save_adapter
     from groundup.adapters.merge import merge, merged, unmerge
 
 __all__ = [
     "AdapterConfig",
+    "BitFitConfig",
     "LoRAConfig",
+    "PTuningConfig",
+    "PTuningV2Config",
+    "PartialConfig",
+    "PrefixConfig",
+    "PromptConfig",
     "adapters_of",
     "add_adapter",
+    "bake",
     "combine",
     "extract",
     "load_adapter",

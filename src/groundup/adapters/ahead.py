@@ -97,7 +97,8 @@ class Prompts(nn.ModuleDict):
         return self.longest("inserted") + self.longest("taken")
 
     def _acting(self) -> list[Any]:
-        return [self[name] if name in self else None for name in self.selection.names]
+        known = dict(self.items())
+        return [known.get(name) for name in self.selection.names]
 
     def _counts(self, what: str) -> list[int]:
         return [getattr(ahead, what, 0) for ahead in self._acting()]
@@ -199,7 +200,7 @@ class Prompts(nn.ModuleDict):
             return Table(vectors.expand(batch, -1, -1), counts, True)
         self._check_rows(rows, batch)
         counts, n = self._counts("inserted"), self.longest()
-        filled = [F.pad(a.vectors(), (0, 0, n - a.inserted, 0)) if c else None for a, c in zip(acting, counts)]
+        filled = [F.pad(a.vectors(), (0, 0, n - a.inserted, 0)) if c else None for a, c in zip(acting, counts, strict=True)]
         nothing = torch.zeros_like(next(v for v in filled if v is not None))
         vectors = torch.stack([nothing if v is None else v for v in [*filled, None]])[rows]  # -1 is the last: nothing
         return Table(vectors, torch.tensor([*counts, 0], device=device)[rows], False)
@@ -218,7 +219,10 @@ def embedding_of(model: Any, kind: str) -> Embedding:
     """
     embed = getattr(model, "embed", None)
     fits = isinstance(embed, Embedding) and hasattr(model, "prompt") and isinstance(embed.tokens, nn.Embedding)
-    if not fits or not embed.vectors(torch.zeros(1, 1, dtype=torch.int64, device=embed.weight.device)).is_floating_point():
+    if (
+        not fits
+        or not embed.vectors(torch.zeros(1, 1, dtype=torch.int64, device=embed.weight.device)).is_floating_point()
+    ):
         raise UsageError(
             f"{type(model).__name__} has no table of token vectors, so no vectors can stand before its tokens: {kind} "
             "does not fit it"

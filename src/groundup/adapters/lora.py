@@ -231,7 +231,8 @@ def plan(model: nn.Module, config: LoRAConfig) -> Plan:
 
 def lora_targets(model: nn.Module, wanted: Sequence[str]) -> dict[str, nn.Module]:
     """The linear layers, experts and embedding tables that targets name. A table outside `embed` is read by its layer
-    itself, without a call, so nothing can stand at it."""
+    itself, without a call, so nothing can stand at it.
+    """
     tables = {id(m) for name, m in model.named_modules() if name.startswith("embed.") and isinstance(m, nn.Embedding)}
 
     def fits(module: nn.Module) -> bool:

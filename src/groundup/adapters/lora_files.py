@@ -13,7 +13,7 @@ from groundup.adapters.attach import adapters_of
 from groundup.adapters.config import FromPeft, InPeft, Loaded
 from groundup.adapters.configs.lora import LoRAConfig
 from groundup.adapters.files import CONFIG, Given, compare
-from groundup.adapters.lora import LoRA, base_tensors, factors, lora_targets, row_lengths, settings, sizes
+from groundup.adapters.lora import LoRA, base_tensors, factors, lora_targets, row_lengths, sizes
 from groundup.adapters.names import PREFIX, Names, NoPeftForm, transposes
 from groundup.adapters.part import Part, base_weight
 from groundup.adapters.plan import Plan, is_linear

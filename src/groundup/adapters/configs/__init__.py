@@ -15,4 +15,14 @@ if TYPE_CHECKING:
 else:
     AnyAdapter: Any = one_of(AdapterConfig)
 
-__all__ = ["AdapterConfig", "AnyAdapter", "BitFitConfig", "LoRAConfig", "PTuningConfig", "PTuningV2Config", "PartialConfig", "PrefixConfig", "PromptConfig"]
+__all__ = [
+    "AdapterConfig",
+    "AnyAdapter",
+    "BitFitConfig",
+    "LoRAConfig",
+    "PTuningConfig",
+    "PTuningV2Config",
+    "PartialConfig",
+    "PrefixConfig",
+    "PromptConfig",
+]

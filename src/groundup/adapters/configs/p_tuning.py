@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from groundup.adapters.config import AdapterConfig
+from groundup.adapters.config import AdapterConfig, FromPeft, InPeft, Loaded
 
 if TYPE_CHECKING:
     from groundup.adapters.plan import Plan
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class PTuningConfig(AdapterConfig):
     """P-tuning (Liu et al. 2021): the vectors before the text come from a small network that learns with them."""
 
+    peft_type: ClassVar[str] = "P_TUNING"
     kind: Literal["p_tuning"] = "p_tuning"
     length: int = Field(default=20, ge=1)
     """Places before the text, anchors included."""
@@ -33,3 +34,14 @@ class PTuningConfig(AdapterConfig):
         from groundup.adapters.p_tuning import plan
 
         return plan(model, self)
+
+    def to_peft(self, model: Any, name: str) -> InPeft:
+        from groundup.adapters.prompt_files import prompt_to_peft
+
+        return prompt_to_peft(model, name)
+
+    @classmethod
+    def from_peft(cls, model: Any, given: FromPeft) -> Loaded:
+        from groundup.adapters.prompt_files import prompt_from_peft
+
+        return prompt_from_peft(model, given)

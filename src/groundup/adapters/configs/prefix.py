@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from groundup.adapters.config import AdapterConfig
+from groundup.adapters.config import AdapterConfig, FromPeft, InPeft, Loaded
 
 if TYPE_CHECKING:
     from groundup.adapters.plan import Plan
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class PrefixConfig(AdapterConfig):
     """Prefix tuning (Li & Liang 2021): keys and values before those of the text learn, in every layer."""
 
+    peft_type: ClassVar[str] = "PREFIX_TUNING"
     kind: Literal["prefix"] = "prefix"
     length: int = Field(default=20, ge=1)
     """Keys and values a layer and head."""
@@ -43,6 +44,17 @@ class PrefixConfig(AdapterConfig):
         from groundup.adapters.prefix import plan
 
         return plan(model, self)
+
+    def to_peft(self, model: Any, name: str) -> InPeft:
+        from groundup.adapters.prompt_files import prefix_to_peft
+
+        return prefix_to_peft(model, name)
+
+    @classmethod
+    def from_peft(cls, model: Any, given: FromPeft) -> Loaded:
+        from groundup.adapters.prompt_files import prefix_from_peft
+
+        return prefix_from_peft(model, given)
 
 
 class PTuningV2Config(PrefixConfig):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from groundup.adapters.config import AdapterConfig
+from groundup.adapters.config import AdapterConfig, FromPeft, InPeft, Loaded
 
 if TYPE_CHECKING:
     from groundup.adapters.plan import Plan
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class PromptConfig(AdapterConfig):
     """Prompt tuning (Lester et al. 2021): vectors before the text learn."""
 
+    peft_type: ClassVar[str] = "PROMPT_TUNING"
     kind: Literal["prompt"] = "prompt"
     length: int = Field(default=20, ge=1)
     """Vectors."""
@@ -34,3 +35,14 @@ class PromptConfig(AdapterConfig):
         from groundup.adapters.prompt import plan
 
         return plan(model, self)
+
+    def to_peft(self, model: Any, name: str) -> InPeft:
+        from groundup.adapters.prompt_files import prompt_to_peft
+
+        return prompt_to_peft(model, name)
+
+    @classmethod
+    def from_peft(cls, model: Any, given: FromPeft) -> Loaded:
+        from groundup.adapters.prompt_files import prompt_from_peft
+
+        return prompt_from_peft(model, given)

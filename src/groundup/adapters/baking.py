@@ -3,8 +3,9 @@
 from typing import Any
 
 from groundup.adapters.attach import adapters_of
+from groundup.adapters.configs.prompt import PromptConfig
 from groundup.adapters.p_tuning import PromptEncoder
-from groundup.adapters.prefix import Prefix, Trunk, Taken
+from groundup.adapters.prefix import Prefix, Taken, Trunk
 
 
 def bake(model: Any, name: str = "default") -> None:
@@ -20,8 +21,10 @@ def bake(model: Any, name: str = "default") -> None:
     plan = adapters.plans[name]
     if isinstance(plan.prompt, PromptEncoder):
         plan.prompt = plan.prompt.baked()
+        adapters.configs[name] = PromptConfig(length=plan.prompt.inserted, init="random")
     elif isinstance(plan.prompt, Trunk):
         plan.prompt = Taken(plan.prompt.taken)
+        adapters.configs[name] = adapters.configs[name].model_copy(update={"projection": False})
         for where, part in plan.parts.items():
             assert isinstance(part, Prefix)
             layer: Any = model.get_submodule(where)
