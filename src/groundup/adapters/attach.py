@@ -160,12 +160,13 @@ class Adapters:
         before = self.selection.names, self.selection.rows
         device = next(self.model.parameters()).device
         numbers = [-1 if name is None else distinct.index(name) for name in names]
-        self.selection.names = tuple(distinct)
+        self.activate(*distinct)
         self.selection.rows = torch.tensor(numbers, device=device)
         try:
             yield
         finally:
-            self.selection.names, self.selection.rows = before
+            self.activate(*before[0])
+            self.selection.rows = before[1]
 
     def train_only(self, *names: str) -> None:
         """Let these adapters learn, and nothing else."""
@@ -205,6 +206,8 @@ class Adapters:
     def tensors(self, name: str) -> dict[str, Tensor]:
         """What an adapter has learned or counted: `parameters`, and the buffers of its parts, by name."""
         found: dict[str, Tensor] = dict(self.parameters(name))
+        if name not in self.selection.names:  # the model holds the base's version of what this adapter trains
+            found |= self._tensors[name]
         for where, part in self.plans[name].parts.items():
             found |= {f"{where}.adapters.{name}.{leaf}": buffer for leaf, buffer in part.named_buffers()}
         return found
