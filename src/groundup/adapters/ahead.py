@@ -118,6 +118,9 @@ class Prompts(nn.ModuleDict):
 
         Shorter rows are filled up in front, so that padding on the left stays there.
         """
+        rows = self.selection.rows
+        if rows is not None and len(rows) != len(x):
+            raise UsageError(f"adapters are chosen for {len(rows)} rows, but {len(x)} arrive")
         table = self._table(len(x), x.device) if self.longest() else None
         begun = None if state is None or table is None else state.empty_rows()
         if table is None or (state is not None and begun is None):
@@ -165,9 +168,9 @@ class Prompts(nn.ModuleDict):
         Raises:
             UsageError: a position beyond the table.
         """
-        batch, device = (len(context.positions), context.positions.device)
-        taken = self._by_row("taken", batch, device)
-        ahead = taken + self._by_row("inserted", batch, device) if given else taken
+        device = context.positions.device
+        taken = self._by_row("taken", device)
+        ahead = taken + self._by_row("inserted", device) if given else taken
         context.positions = _minus(context.positions, -ahead).clamp(min=0)
         context.ahead, context.ids = taken, None if laid is None or laid.ids.is_floating_point() else laid.ids
         self._check_room(context.positions, embed)
@@ -184,12 +187,11 @@ class Prompts(nn.ModuleDict):
                 f"which its adapters take {self.room()}: shorten the text or the prompt"
             )
 
-    def _by_row(self, what: str, batch: int, device: torch.device) -> Tensor:
+    def _by_row(self, what: str, device: torch.device) -> Tensor:
         """How many vectors or positions each row gets, (B, 1); (1, 1) where all rows get as many."""
         rows = self.selection.rows
         if rows is None:
             return torch.full((1, 1), sum(self._counts(what)), device=device)
-        self._check_rows(rows, batch)
         return torch.tensor([*self._counts(what), 0], device=device)[rows][:, None]
 
     def _table(self, batch: int, device: torch.device) -> Table:
@@ -198,17 +200,13 @@ class Prompts(nn.ModuleDict):
             vectors = torch.cat([ahead.vectors() for ahead in acting if ahead is not None and ahead.inserted])
             counts = torch.full((batch,), len(vectors), device=device)
             return Table(vectors.expand(batch, -1, -1), counts, True)
-        self._check_rows(rows, batch)
         counts, n = self._counts("inserted"), self.longest()
-        filled = [F.pad(a.vectors(), (0, 0, n - a.inserted, 0)) if c else None for a, c in zip(acting, counts, strict=True)]
+        filled = [
+            F.pad(a.vectors(), (0, 0, n - a.inserted, 0)) if c else None for a, c in zip(acting, counts, strict=True)
+        ]
         nothing = torch.zeros_like(next(v for v in filled if v is not None))
         vectors = torch.stack([nothing if v is None else v for v in [*filled, None]])[rows]  # -1 is the last: nothing
         return Table(vectors, torch.tensor([*counts, 0], device=device)[rows], False)
-
-    @staticmethod
-    def _check_rows(rows: Tensor, batch: int) -> None:
-        if batch not in (1, len(rows)):
-            raise UsageError(f"adapters are chosen for {len(rows)} rows, but {batch} arrive")
 
 
 def embedding_of(model: Any, kind: str) -> Embedding:
@@ -217,12 +215,10 @@ def embedding_of(model: Any, kind: str) -> Embedding:
     Raises:
         UsageError: the model has none, by name.
     """
-    embed = getattr(model, "embed", None)
+    embed: Any = getattr(model, "embed", None)
     fits = isinstance(embed, Embedding) and hasattr(model, "prompt") and isinstance(embed.tokens, nn.Embedding)
-    if (
-        not fits
-        or not embed.vectors(torch.zeros(1, 1, dtype=torch.int64, device=embed.weight.device)).is_floating_point()
-    ):
+    one = torch.zeros(1, 1, dtype=torch.int64, device=next(model.parameters()).device)
+    if not fits or not embed.vectors(one).is_floating_point():
         raise UsageError(
             f"{type(model).__name__} has no table of token vectors, so no vectors can stand before its tokens: {kind} "
             "does not fit it"

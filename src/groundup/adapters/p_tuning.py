@@ -29,7 +29,7 @@ class PromptEncoder(Ahead):
     """
 
     anchors: Tensor
-    pseudo: Tensor
+    order: Tensor
 
     def __init__(self, dim: int, config: PTuningConfig, anchors: Tensor, where: dict[str, Any]):
         super().__init__()

@@ -52,7 +52,7 @@ def targets(
     Raises:
         UsageError: one of the targets names nothing; the message lists what there is.
     """
-    possible = {name: module for name, module in model.named_modules() if name and fits(module)}
+    possible = {name: module for name, module in model.named_modules() if name and is_base(name) and fits(module)}
     found: dict[str, nn.Module] = {}
     for target in wanted:
         named = {name: module for name, module in possible.items() if named_by(target, name)}

@@ -58,6 +58,8 @@ class Prefix(Part):
         trunk: what the layers share with projection, or None.
     """
 
+    trunk: Trunk | None
+
     def __init__(
         self, length: int, k: tuple[int, int], v: tuple[int, int], where: dict[str, Any], trunk: Trunk | None = None
     ):

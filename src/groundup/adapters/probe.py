@@ -155,7 +155,9 @@ def control_labels(kinds: Tensor, classes: int, seed: int = 0) -> Tensor:
     return table[kinds]
 
 
-def token_labels(spans: Sequence[tuple[int, int, int]], offsets: Sequence[tuple[int, int]], none: int = -100) -> list[int]:
+def token_labels(
+    spans: Sequence[tuple[int, int, int]], offsets: Sequence[tuple[int, int]], none: int = -100
+) -> list[int]:
     """The tags of words as tags of tokens: each token has that of the first word it holds a part of.
 
     Args:

@@ -246,3 +246,22 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path):
         add_adapter(model, PTuningV2Config(length=3, ids=[1, 2]))
     assert adapters_of(model).configs == {}
     assert model.prompt is None
+
+
+@pytest.mark.parametrize("config", [PTuningConfig(length=3, hidden=6), PrefixConfig(length=3, hidden=6)])
+def test_gradients_are_the_same_under_checkpointing_and_reach_through_a_quantized_base(config, tmp_path):
+    from groundup.quantization import Int8Config, quantize
+    from groundup.training.activation_checkpointing import checkpointed
+
+    model = make_ours("llama-grouped", tmp_path)
+    quantize(model, Int8Config())
+    add_adapter(model, config)
+    learned, x = list(adapters_of(model).parameters("default").values()), ids()
+    weight = torch.randn(2, 12, 64, generator=torch.Generator().manual_seed(0))
+    gradients = lambda: torch.autograd.grad((model(x) * weight).mean(), learned)  # noqa: E731
+    plain = gradients()
+    with checkpointed(model):
+        again = gradients()
+    for a, b in zip(plain, again, strict=True):
+        assert a.abs().sum() > 0
+        assert_close(a, b)

@@ -13,7 +13,9 @@ NO_VECTORS = ("ngram",)
 PARTS = ("t5", "kerple_log", "shaw", "transformer_xl", "dual_chunk", "performer", "strided", "alternating")
 QUICK = {id(reference): name for name, reference in reversed(CASES.items())}.values()  # one of each family
 PARAMETERS = [
-    pytest.param(name, marks=[] if name in QUICK or name.startswith(tuple(f"parts-{p}" for p in PARTS)) else pytest.mark.slow)
+    pytest.param(
+        name, marks=[] if name in QUICK or name.startswith(tuple(f"parts-{p}" for p in PARTS)) else pytest.mark.slow
+    )
     for name in CASES
 ]
 LENGTHS = (8, 6, 3, 5, 7)

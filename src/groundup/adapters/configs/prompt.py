@@ -20,8 +20,8 @@ class PromptConfig(AdapterConfig):
     length: int = Field(default=20, ge=1)
     """Vectors."""
     init: Literal["random", "vocabulary", "text", "labels"] = "vocabulary"
-    """How they begin: uniform in -0.5 .. 0.5; as vectors of random common tokens; as those of `text` (or `ids`), repeated
-    to fill the prompt; as those of the class `labels`, then of random tokens."""
+    """How they begin: uniform in -0.5 .. 0.5; as vectors of random common tokens; as those of `text` (or `ids`),
+    repeated to fill the prompt; as those of the class `labels`, then of random tokens."""
     text: str = ""
     """What the prompt begins as."""
     ids: list[int] = []
