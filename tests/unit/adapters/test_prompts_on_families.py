@@ -39,10 +39,10 @@ def with_adapters(model):
     return names
 
 
-@pytest.fixture(params=PARAMETERS)
-def case(request, tmp_path):
+@pytest.fixture(params=PARAMETERS, scope="module")
+def case(request, tmp_path_factory):
     """(a tiny model with adapters, their names, its reference)"""
-    model, reference = make_ours(request.param, tmp_path), CASES[request.param]
+    model, reference = make_ours(request.param, tmp_path_factory.mktemp("family")), CASES[request.param]
     names = with_adapters(model)
     if "core" not in {name.rpartition(".")[2] for name, _ in model.named_modules()}:
         assert not {"p", "q"} & {*names}
