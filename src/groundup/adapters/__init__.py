@@ -15,6 +15,8 @@ attach.py       put on, take off, choose, for a whole batch or row by row
 lora.py, ...    one kind a file
 merging.py      into the weights and out again
 algebra.py      multiples, sums and differences
+ahead.py        what stands before the text: prompts, and the positions that prefixes take
+baking.py       the network that made a prompt or prefix is thrown away
 files.py        adapter_config.json and adapter_model.safetensors; names.py: how modules are called there
 loading.py      a folder's base with the adapter on it
 """
@@ -29,9 +31,16 @@ _HOMES = {
     "FusionConfig": "configs.fusion",
     "IA3Config": "configs.ia3",
     "InvertibleConfig": "configs.invertible",
+    "BitFitConfig": "configs.partial",
     "LoRAConfig": "configs.lora",
+    "PTuningConfig": "configs.p_tuning",
+    "PTuningV2Config": "configs.prefix",
+    "PartialConfig": "configs.partial",
+    "PrefixConfig": "configs.prefix",
+    "PromptConfig": "configs.prompt",
     "adapters_of": "attach",
     "add_adapter": "attach",
+    "bake": "baking",
     "combine": "algebra",
     "extract": "algebra",
     "load_adapter": "files",
@@ -46,6 +55,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from groundup.adapters.algebra import combine, extract, multiply
     from groundup.adapters.attach import adapters_of, add_adapter, remove_adapter
+    from groundup.adapters.baking import bake
     from groundup.adapters.config import AdapterConfig
     from groundup.adapters.configs.adalora import AdaLoRAConfig
     from groundup.adapters.configs.bottleneck import BottleneckConfig
@@ -53,6 +63,10 @@ if TYPE_CHECKING:
     from groundup.adapters.configs.ia3 import IA3Config
     from groundup.adapters.configs.invertible import InvertibleConfig
     from groundup.adapters.configs.lora import LoRAConfig
+    from groundup.adapters.configs.p_tuning import PTuningConfig
+    from groundup.adapters.configs.partial import BitFitConfig, PartialConfig
+    from groundup.adapters.configs.prefix import PrefixConfig, PTuningV2Config
+    from groundup.adapters.configs.prompt import PromptConfig
     from groundup.adapters.files import load_adapter, save_adapter
     from groundup.adapters.merging import merge, merged, unmerge
 
@@ -63,9 +77,16 @@ __all__ = [
     "FusionConfig",
     "IA3Config",
     "InvertibleConfig",
+    "BitFitConfig",
     "LoRAConfig",
+    "PTuningConfig",
+    "PTuningV2Config",
+    "PartialConfig",
+    "PrefixConfig",
+    "PromptConfig",
     "adapters_of",
     "add_adapter",
+    "bake",
     "combine",
     "extract",
     "load_adapter",

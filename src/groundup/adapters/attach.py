@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from groundup.adapters.ahead import Prompts
 from groundup.adapters.config import AdapterConfig
 from groundup.adapters.part import Adapted, Selection, adapted, plain
-from groundup.adapters.plan import Plan
+from groundup.adapters.plan import Plan, is_base
 from groundup.base.errors import UsageError, did_you_mean
 from groundup.replace import put
 
@@ -59,7 +60,9 @@ class Adapters:
             part.train(self.model.training)
             layer.adapters[name] = part  # type: ignore[index]
         if plan.prompt is not None:
-            self.model.prompt.add(name, plan.prompt)  # type: ignore[union-attr]
+            if self.model.prompt is None:
+                self.model.prompt = Prompts(self.selection)
+            self.model.prompt.add(name, plan.prompt)  # type: ignore[operator]
         self.activate()
         known = dict(self.model.named_parameters())
         self._tensors[name] = {tensor: known[tensor].detach().clone() for tensor in plan.tensors}
@@ -88,17 +91,22 @@ class Adapters:
         for other, config in self.configs.items():
             if name in config.needs():
                 raise UsageError(f"`{other}` is made of `{name}`: remove `{other}` first")
-        if name in self.selection.names:
-            self.activate(*(other for other in self.selection.names if other != name))
         for where in self.plans[name].parts:
             layer: Any = self.model.get_submodule(where)
             if name in layer.merged:
                 raise UsageError(f"`{name}` is merged into the weights: unmerge it first")
+        if name in self.selection.names:
+            self.activate(*(other for other in self.selection.names if other != name))
+        self.freeze(name)  # the base's tensors that it trained stay, others may learn beside them
+        for where in self.plans[name].parts:
+            layer = self.model.get_submodule(where)
             del layer.adapters[name]
             if not len(layer.adapters):
                 put(self.model, where, plain(layer))
         if self.plans[name].prompt is not None:
-            self.model.prompt.remove(name)  # type: ignore[union-attr]
+            self.model.prompt.remove(name)  # type: ignore[operator]
+            if not len(self.model.prompt):  # type: ignore[arg-type]
+                self.model.prompt = None  # type: ignore[assignment]
         del self.configs[name], self.plans[name], self._tensors[name]
         if not self.configs:
             for parameter in self.model.parameters():
@@ -155,19 +163,20 @@ class Adapters:
         before = self.selection.names, self.selection.rows
         device = next(self.model.parameters()).device
         numbers = [-1 if name is None else distinct.index(name) for name in names]
-        self.selection.names = tuple(distinct)
+        self.activate(*distinct)
         self.selection.rows = torch.tensor(numbers, device=device)
         try:
             yield
         finally:
-            self.selection.names, self.selection.rows = before
+            self.activate(*before[0])
+            self.selection.rows = before[1]
 
     def train_only(self, *names: str, base: bool = False) -> None:
         """Let these adapters learn, and nothing else but the base where `base` says so."""
         for name in names:
             self._known(name)
         for tensor, parameter in self.model.named_parameters():
-            parameter.requires_grad_(base and ".adapters." not in tensor and parameter.is_floating_point())
+            parameter.requires_grad_(base and is_base(tensor) and parameter.is_floating_point())
         for name in names:
             for parameter in self.parameters(name).values():
                 parameter.requires_grad_(parameter.is_floating_point())
@@ -200,6 +209,8 @@ class Adapters:
     def tensors(self, name: str) -> dict[str, Tensor]:
         """What an adapter has learned or counted: `parameters`, and the buffers of its parts, by name."""
         found: dict[str, Tensor] = dict(self.parameters(name))
+        if name not in self.selection.names:  # the model holds the base's version of what this adapter trains
+            found |= self._tensors[name]
         for where, part in self.plans[name].parts.items():
             found |= {f"{where}.adapters.{name}.{leaf}": buffer for leaf, buffer in part.named_buffers()}
         return found
@@ -207,7 +218,7 @@ class Adapters:
     def report(self) -> str:
         """What learns, of how much: `lora `default`: 294,912 of 124,734,720 parameters learn (0.236 %)`."""
         lines = []
-        base = sum(p.numel() for n, p in self.model.named_parameters() if ".adapters." not in n)
+        base = sum(p.numel() for n, p in self.model.named_parameters() if is_base(n))
         for name, config in self.configs.items():
             own = self.parameters(name).values()
             learn = sum(p.numel() for p in own if p.requires_grad)

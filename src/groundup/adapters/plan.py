@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from groundup.adapters.ahead import Ahead
 from groundup.adapters.part import Part
 from groundup.base.errors import UsageError, did_you_mean
 from groundup.layers.moe.experts import GroupedLinear
@@ -21,12 +22,12 @@ class Plan:
     Attributes:
         parts: dotted name of a module -> the part it gets.
         tensors: names of tensors of the base that this adapter trains copies of (BitFit, partial fine-tuning).
-        prompt: what stands before the tokens, or None.
+        prompt: what stands ahead of the tokens, or None.
     """
 
     parts: dict[str, Part] = field(default_factory=dict)
     tensors: tuple[str, ...] = ()
-    prompt: nn.Module | None = None
+    prompt: Ahead | None = None
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -51,8 +52,7 @@ def targets(
     Raises:
         UsageError: one of the targets names nothing; the message lists what there is.
     """
-    own = {name: module for name, module in model.named_modules() if name and ".adapters." not in name}
-    possible = {name: module for name, module in own.items() if fits(module)}
+    possible = {name: module for name, module in model.named_modules() if name and is_base(name) and fits(module)}
     found: dict[str, nn.Module] = {}
     for target in wanted:
         named = {name: module for name, module in possible.items() if named_by(target, name)}
@@ -70,6 +70,11 @@ def named_by(target: str, name: str) -> bool:
     if target == ALL_LINEAR:
         return name.startswith("blocks.")
     return name == target or name.endswith("." + target) or fnmatch.fnmatchcase(name, target)
+
+
+def is_base(name: str) -> bool:
+    """Whether a parameter of this name is the model's own, not of an adapter."""
+    return ".adapters." not in name and not name.startswith("prompt.")
 
 
 def leaf(name: str) -> str:

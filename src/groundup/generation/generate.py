@@ -298,8 +298,10 @@ def end_ids(model: Any, tokenizer: "Tokenizer") -> set[int]:
 
 
 def context_limit(model: Any) -> int | None:
-    """Most tokens the model can see; None where nothing bounds it."""
-    return getattr(model.config, "max_position_embeddings", None) if getattr(model.config, "bounded", True) else None
+    """Most tokens the model can see, besides what its adapters put ahead; None where nothing bounds it."""
+    limit = getattr(model.config, "max_position_embeddings", None) if getattr(model.config, "bounded", True) else None
+    ahead = getattr(model, "prompt", None)
+    return limit if limit is None or ahead is None else limit - ahead.room()
 
 
 def new_tokens(model: Any, prompt_tokens: int, wanted: int | None) -> int:

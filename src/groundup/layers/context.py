@@ -29,6 +29,8 @@ class Context:
         segments: (B, T) int64 or None, parts of a row: sentence A and B, source and target.
         source: (B, S, E), what cross-attention reads, or None.
         source_documents: (B, S) int64 or None. 0 is padding of the source.
+        ids: (B, T) int64 or None. Where vectors are given with tokens among them: the tokens' ids, -1 for other vectors.
+        ahead: (B or 1, 1) int64 or 0: positions that are taken before the text, by a prefix of keys and values.
         shared: what one layer leaves for the later ones of this call, by name.
     """
 
@@ -39,6 +41,8 @@ class Context:
     segments: Tensor | None = None
     source: Tensor | None = None
     source_documents: Tensor | None = None
+    ids: Tensor | None = None
+    ahead: Tensor | int = 0
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
     _masks: dict[Hashable, Mask] = field(default_factory=dict, repr=False)
     _rotations: dict[tuple[Rope, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
@@ -88,6 +92,11 @@ class Context:
         if backwards and True not in self._sequences:
             self._sequences[True] = self._sequences[False].backwards()
         return self._sequences[backwards]
+
+    @property
+    def places(self) -> Tensor:
+        """Each token's place in its text, (B or 1, T): its position, but for what is taken before the text."""
+        return self.positions - self.ahead
 
     @property
     def fresh(self) -> bool:

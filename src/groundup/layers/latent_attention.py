@@ -107,10 +107,11 @@ class LatentAttention(nn.Module):
         """Whether old tokens are many enough for the absorbed form to multiply less.
 
         For each old token and head the expanded form multiplies r (plain + value) numbers to make its key and value,
-        and plain + rope + value for each query; the absorbed one 2 r + rope for each query.
+        and plain + rope + value for each query; the absorbed one 2 r + rope for each query. Layers and cores that were
+        exchanged or adapted expect the keys and values of heads.
         """
         plain_layers = type(self.k_proj) is nn.Linear and type(self.v_proj) is nn.Linear
-        if context.fresh or not plain_layers:
+        if context.fresh or not plain_layers or type(self.core) is not LatentCore:
             return False
         rank, both = self.kv_down_proj.out_features, self.plain_dim + self.value_dim
         return num_tokens * (2 * rank - both) < rank * both

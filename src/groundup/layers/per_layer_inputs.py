@@ -6,6 +6,7 @@
 The second table is large, and one row a token is read of it: it may lie in slow memory.
 """
 
+import torch
 from torch import Tensor, nn
 
 from groundup.base.errors import UsageError
@@ -45,17 +46,20 @@ class PerLayerEmbedding(ScaledEmbedding):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         vectors = super().forward(x, context)
-        context.shared[SHARED] = self.inputs(x, vectors)
+        context.shared[SHARED] = self.inputs(x if context.ids is None else context.ids, vectors)
         return vectors
 
     def inputs(self, x: Tensor, vectors: Tensor) -> Tensor:
-        """Ids (B, T) or vectors (B, T, D), and the vectors themselves (B, T, D) -> (B, T, L, p)"""
+        """Ids (B, T), -1 where a vector is no token's, or vectors (B, T, D), and the vectors themselves (B, T, D) ->
+        (B, T, L, p)
+        """
         projected = self.projection(vectors) * vectors.shape[-1] ** -0.5
         mixed = self.norm(projected.unflatten(-1, (-1, self.width)))
         if x.is_floating_point():
             return mixed
-        own = self.per_layer(x).unflatten(-1, (-1, self.width)) * self.width**0.5
-        return (mixed + own) * 2**-0.5
+        own = self.per_layer(x.clamp(min=0)).unflatten(-1, (-1, self.width)) * self.width**0.5
+        both = (mixed + own) * 2**-0.5
+        return torch.where((x < 0)[..., None, None], mixed, both)
 
 
 class PerLayerBranch(nn.Module):

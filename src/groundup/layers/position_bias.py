@@ -84,7 +84,7 @@ class RoundedALiBi(ALiBi):
     """
 
     def forward(self, context: Context) -> Tensor:
-        places = context.positions if context.fresh else key_slots(context)  # (B or 1, S)
+        places = context.places if context.fresh else key_slots(context)  # (B or 1, S)
         m = self.slopes(places.device).bfloat16()
         bias = (m[:, None] * places[:, None]).float() * self.scale  # (B or 1, H, S)
         return bias[:, :, None].expand(-1, -1, context.positions.shape[1], -1)

@@ -22,13 +22,16 @@ class ShawCore(AttentionCore):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, *, table: Tensor | None = None, index: Tensor | None = None
     ) -> Tensor:
-        """As AttentionCore; table (N, d), index (B or 1, T, S) int64: which row of it stands for a^V_ij."""
+        """As AttentionCore; table (N, d), index (B or 1, T, S) int64: which row of it stands for a^V_ij. Keys before those
+        of the index are at no distance: their values stay as they are.
+        """
         if table is None or index is None:
             return super().forward(q, k, v, mask)
         weights = F.dropout(self.weights(q, k, mask), self.dropout, self.training)  # (B, H, T, S)
         values = weights @ v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
         # The weights of equal distances first make one sum, so that no (T, S, d) tensor is built.
         shares = weights.new_zeros(*weights.shape[:-1], len(table))
+        weights = weights[..., weights.shape[-1] - index.shape[-1] :]
         shares = shares.scatter_add(-1, index[:, None].expand_as(weights), weights)  # (B, H, T, N)
         return values + shares @ table
 

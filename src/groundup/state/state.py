@@ -57,6 +57,17 @@ class State:
             return num_tokens
         return int((self.lengths + (num_tokens if documents is None else (documents != 0).sum(1))).max())
 
+    def empty_rows(self) -> Tensor | None:
+        """(B,) bool: the rows that have seen nothing yet; None when there are none. It asks the device only where rows
+        are of different lengths.
+        """
+        if self._longest == 0:
+            return torch.ones_like(self.lengths, dtype=torch.bool)
+        if self._even:
+            return None
+        empty = self.lengths == 0
+        return empty if bool(empty.any()) else None
+
     def advance(self, placement: Placement, num_tokens: int) -> None:
         """Count the tokens of a call; the model does this when it ends."""
         self._longest = placement.length

@@ -9,6 +9,10 @@ from groundup.adapters.configs.fusion import FusionConfig
 from groundup.adapters.configs.ia3 import IA3Config
 from groundup.adapters.configs.invertible import InvertibleConfig
 from groundup.adapters.configs.lora import LoRAConfig
+from groundup.adapters.configs.p_tuning import PTuningConfig
+from groundup.adapters.configs.partial import BitFitConfig, PartialConfig
+from groundup.adapters.configs.prefix import PrefixConfig, PTuningV2Config
+from groundup.adapters.configs.prompt import PromptConfig
 from groundup.base.config import one_of
 
 if TYPE_CHECKING:
@@ -25,4 +29,13 @@ __all__ = [
     "IA3Config",
     "InvertibleConfig",
     "LoRAConfig",
+    "AdapterConfig",
+    "AnyAdapter",
+    "BitFitConfig",
+    "LoRAConfig",
+    "PTuningConfig",
+    "PTuningV2Config",
+    "PartialConfig",
+    "PrefixConfig",
+    "PromptConfig",
 ]

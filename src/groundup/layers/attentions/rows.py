@@ -69,4 +69,4 @@ class Compact:
 
 def places(context: Context) -> tuple[Tensor, Tensor]:
     """Positions of this call's queries (B or 1, T) and of all keys (B or 1, S), within their documents."""
-    return context.positions, context.positions if context.fresh else key_slots(context)
+    return context.places, context.places if context.fresh else key_slots(context)

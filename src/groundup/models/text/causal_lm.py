@@ -41,6 +41,8 @@ class CausalLM(nn.Module):
     blocks: nn.ModuleDict
     norm: nn.Module | None
     lm_head: nn.Module | None
+    prompt: Any
+    """What adapters put ahead of the tokens of every document (`adapters/ahead.py`), or None."""
 
     def __init__(self, config: Any):
         super().__init__()
@@ -49,6 +51,7 @@ class CausalLM(nn.Module):
         self.blocks = nn.ModuleDict({str(i): self.make_block(i) for i in range(config.num_hidden_layers)})
         self.norm = self.make_final_norm()
         self.lm_head = self.make_head()
+        self.prompt = None
         self.tie_weights()
         for name, module in self.named_modules():
             if hasattr(module, "path"):
@@ -160,23 +163,32 @@ class CausalLM(nn.Module):
         Raises:
             UsageError: more tokens than the state was made for, or other rows than it has.
         """
-        num_tokens = x.shape[1]
         if state is not None and len(state.lengths) != len(x):
             raise UsageError(f"{len(x)} rows arrive, but the state remembers {len(state.lengths)}: see State.select")
+        given, laid = positions is not None, None
+        if self.prompt is not None:
+            laid = self.prompt.lay_out(self.embed, x, positions, documents, segments, state)
+        if laid is not None:
+            x, positions, documents, segments = laid.ids, laid.positions, laid.documents, laid.segments
+        num_tokens = x.shape[1]
         placement = None if state is None else state.place(num_tokens, documents)
-        given = positions is not None
         if positions is None:
             positions = self.positions(num_tokens, documents, placement, x.device)
-        context = self.arrange(x, Context(positions, documents, state, placement, segments), given)
+        context = Context(positions, documents, state, placement, segments)
+        if self.prompt is not None:
+            self.prompt.count_on(context, given, laid, self.embed)
+        context = self.arrange(x, context, given)
 
         if self.embed is not None:
-            x = self.embed(x, context)  # (B, T, D)
+            x = self.embed(x if laid is None else laid.vectors, context)  # (B, T, D)
         for block in self.blocks.values():
             x = block(x, context)
         if state is not None and placement is not None:
             state.advance(placement, num_tokens)
         if self.norm is not None:
             x = self.norm(x)
+        if laid is not None:
+            x = laid.given(x)
         if head is not None:
             return head(x, self.lm_head)  # type: ignore[arg-type]
         return x if self.lm_head is None else self.lm_head(x)
@@ -184,8 +196,10 @@ class CausalLM(nn.Module):
     def make_state(self, batch: int, max_len: int, spare: int = 0) -> State:
         """An empty memory for `batch` rows of up to `max_len` tokens.
 
-        Where layers see a window, only its tokens are kept, and `spare` more: `State.trim` can forget as many.
+        Where layers see a window, only its tokens are kept, and `spare` more: `State.trim` can forget as many. There is
+        room for the prompt of the adapters that act now.
         """
+        max_len += 0 if self.prompt is None else self.prompt.longest()
         layers = {
             f"blocks.{i}.{name}": layer
             for i in self.blocks
