@@ -59,7 +59,8 @@ def load_model(
         pairs = weight_map.match_theirs(shapes)
         for name, tensor in shown("loading", _tensors(model, file, pairs, packed), len(shapes), nbytes):
             if isinstance(tensor, GGUFLinear):
-                put(model, name, tensor.to(where))
+                tensor.packed = tensor.packed.to(where)
+                put(model, name, tensor)
             else:
                 kept = any(name.startswith(start) for start in model.float32)
                 set_parameter(model, name, tensor.to(device=where, dtype=torch.float32 if kept else floats, copy=True))
