@@ -5,7 +5,7 @@ learned positions stay float32, as llama.cpp wants them. `q4_k` is the mixture t
 the last projection of the MLP are q6_K in half of the layers, and so is the head.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from groundup.base.console import as_size, progress
+from groundup.base.console import as_size, progress, warn
 from groundup.base.errors import UsageError, did_you_mean
 from groundup.base.files import atomic_file
 from groundup.base.gguf_container import TENSOR_TYPES, NewTensor, TensorType, write_gguf
@@ -88,15 +88,19 @@ def save_gguf(
     metadata = {
         "general.architecture": architecture.name,
         "general.type": "model",
-        "general.name": name or model.config.family(),
         "general.file_type": FILE_TYPES[kind],
         "general.quantization_version": 2,
         **architecture.metadata(model.config),
     }
+    if name and not _misleading(name, tokenizer):
+        metadata["general.name"] = name
     if tokenizer is None:
         metadata["tokenizer.ggml.model"] = "no_vocab"
     else:
         metadata |= to_metadata(tokenizer, model.config.vocab_size)
+    context = architecture.context(model.config)
+    if context < model.config.max_position_embeddings:
+        warn(f"llama.cpp has no window for {model.config.family()}: the file says that {context} tokens are the context")
     tensors, larger = plan(model, architecture, kind)
     sizes = {name: int(np.prod(tensor.shape)) for name, tensor in tensors.items()}
     written = Written(
@@ -111,6 +115,12 @@ def save_gguf(
         write_gguf(temporary, metadata, {name: _counted(tensor, bar) for name, tensor in tensors.items()})
         written.size = temporary.stat().st_size
     return written
+
+
+def _misleading(name: str, tokenizer: "Tokenizer | None") -> bool:
+    """Whether llama.cpp would look for Phi-3's own tokens because of the name, and not find them."""
+    phi = any(word in name.lower() for word in ("phi-3", "phi3"))
+    return phi and (tokenizer is None or "<|endoftext|>" not in tokenizer.vocab)
 
 
 def plan(
@@ -183,8 +193,3 @@ def _counted(tensor: NewTensor, bar: Any) -> NewTensor:
         return made
 
     return tensor._replace(data=data)
-
-
-def packed_again(metadata: Mapping[str, Any]) -> bool:
-    """Whether a file holds packed matrices already: packing them again loses more."""
-    return metadata.get("general.file_type") not in (0, 1, 32)
