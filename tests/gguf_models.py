@@ -14,9 +14,7 @@ LLAMA3 = dict(rope_type="llama3", rope_theta=1e4, factor=8.0, low_freq_factor=1.
 SHAPES = {
     "llama": dict(GROUPED, model_type="llama", head_dim=32),
     "llama-biased": dict(GROUPED, model_type="llama", attention_bias=True, mlp_bias=True),
-    "llama-3.1": dict(
-        GROUPED, model_type="llama", rope_parameters=dict(LLAMA3, original_max_position_embeddings=32)
-    ),
+    "llama-3.1": dict(GROUPED, model_type="llama", rope_parameters=dict(LLAMA3, original_max_position_embeddings=32)),
     "llama-linear": dict(
         GROUPED, model_type="llama", rope_parameters=dict(rope_type="linear", rope_theta=500.0, factor=4.0)
     ),

@@ -29,7 +29,9 @@ def new(array, kind="f32"):
 
 
 def written(path, values=VALUES, **tensors):
-    write_gguf(path, values, tensors or {"x": new(np.arange(6, dtype="<f4").reshape(2, 3)), "y": new(np.ones(5, "<f4"))})
+    write_gguf(
+        path, values, tensors or {"x": new(np.arange(6, dtype="<f4").reshape(2, 3)), "y": new(np.ones(5, "<f4"))}
+    )
     return path
 
 

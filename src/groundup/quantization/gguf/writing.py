@@ -100,7 +100,9 @@ def save_gguf(
         metadata |= to_metadata(tokenizer, model.config.vocab_size)
     context = architecture.context(model.config)
     if context < model.config.max_position_embeddings:
-        warn(f"llama.cpp has no window for {model.config.family()}: the file says that {context} tokens are the context")
+        warn(
+            f"llama.cpp has no window for {model.config.family()}: the file says that {context} tokens are the context"
+        )
     tensors, larger = plan(model, architecture, kind)
     sizes = {name: int(np.prod(tensor.shape)) for name, tensor in tensors.items()}
     written = Written(
@@ -123,9 +125,7 @@ def _misleading(name: str, tokenizer: "Tokenizer | None") -> bool:
     return phi and (tokenizer is None or "<|endoftext|>" not in tokenizer.vocab)
 
 
-def plan(
-    model: "CausalLM", architecture: Architecture, kind: str
-) -> tuple[dict[str, NewTensor], dict[str, str]]:
+def plan(model: "CausalLM", architecture: Architecture, kind: str) -> tuple[dict[str, NewTensor], dict[str, str]]:
     """Every tensor with its type, to be made when its turn comes; and those that get a larger type than asked for."""
     weight_map = architecture.weight_map(model.config)
     names, get = weights_to_save(model)
