@@ -97,7 +97,7 @@ def test_rows_that_are_no_whole_blocks_are_refused():
         quantize(torch.ones(2, 100), "q4_k")
 
 
-# -- models -------------------------------------------------------------------------------------------------------------
+# -- models -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("QNT-12", reference="gguf")
@@ -248,7 +248,7 @@ def test_a_file_that_does_not_fit_together_is_refused(name, tmp_path):
         load_model(changed(tmp_path / "m.gguf", **changes))
 
 
-# -- tokenizers ---------------------------------------------------------------------------------------------------------
+# -- tokenizers -------------------------------------------------------------------------------------------------------
 
 TEXTS = [*PROBES, *_EDGES, "Hello world 12345   \n\n x", "\u2581 \u2581x"]
 
@@ -274,7 +274,8 @@ def test_a_tokenizer_there_and_back(name, shared, tmp_path):
             assert back.encode(text, allowed_special=special) == ids, text
         assert back.decode(ids) == tokenizer.decode(ids)
     assert (back.vocab, back.vocab_size) == (tokenizer.vocab, tokenizer.vocab_size)
-    assert back.special_tokens == tokenizer.special_tokens and back.names == tokenizer.names
+    assert back.special_tokens == tokenizer.special_tokens
+    assert back.names == tokenizer.names
     assert (back.chat_template, back.chat_templates) == (tokenizer.chat_template, tokenizer.chat_templates)
     if tokenizer.bos_id is not None:
         assert back.encode("x", bos=True) == tokenizer.encode("x", bos=True)
@@ -286,7 +287,8 @@ def test_the_built_in_model_with_its_tokenizer_and_template(tmp_path):
     save_gguf(load_model("tiny"), tmp_path / "m.gguf", "q4_0", tokenizer)
     back = load_tokenizer(tmp_path / "m.gguf")
     assert back.chat_template == tokenizer.chat_template is not None
-    assert back.special_tokens == tokenizer.special_tokens and back.fingerprint() == tokenizer.fingerprint()
+    assert back.special_tokens == tokenizer.special_tokens
+    assert back.fingerprint() == tokenizer.fingerprint()
     assert all(back.encode(text) == tokenizer.encode(text) for text in TEXTS)
     reader = gguf.GGUFReader(tmp_path / "m.gguf")
     assert reader.fields["tokenizer.chat_template"].contents() == tokenizer.chat_template

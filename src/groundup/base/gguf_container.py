@@ -2,7 +2,7 @@
 
     4 bytes   "GGUF"
     u32       version; then u64 number of tensors, u64 number of metadata entries
-    entries   text key, u32 type, value; an array is u32 type of its items, u64 count, items; a text is u64 length, UTF-8
+    entries   text key, u32 type, value; an array is u32 type of items, u64 count, items; a text is u64 length, UTF-8
     tensors   text name, u32 number of dimensions, u64 sizes (the innermost first), u32 type, u64 offset
     padding   to a multiple of `general.alignment` (32)
     data      each tensor at its offset, which is such a multiple too
@@ -14,6 +14,7 @@ which has the same layout, is read too.
 Source: the format's description in the ggml repository (2023).
 """
 
+import contextlib
 import math
 import mmap
 import struct
@@ -96,7 +97,7 @@ _OTHERS = {3: "q4_1", 6: "q5_0", 7: "q5_1", 9: "q8_1", 10: "q2_k", 11: "q3_k", 1
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the file tells about a tensor; `shape` has the innermost dimension last, `offset` is from the file's start."""
+    """What the file tells about a tensor; `shape` has the innermost dimension last, `offset` is from its start."""
 
     type: TensorType
     shape: tuple[int, ...]
@@ -145,10 +146,8 @@ class GGUFFile:
 
     def close(self) -> None:
         """Let go of the mapping, unless views of it are still alive: then it goes with them."""
-        try:
+        with contextlib.suppress(BufferError):
             self._map.close()
-        except BufferError:
-            pass
 
     def __enter__(self) -> Self:
         return self

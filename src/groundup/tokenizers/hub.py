@@ -93,7 +93,8 @@ def load_tokenizer(path_or_name: str | Path, pattern: str | None = None) -> Toke
 
     Args:
         path_or_name: a folder or a file of one of the kinds in `FORMATS` (tokenizer.json, SentencePiece's .model,
-            tiktoken's ranks, vocab.json + merges.txt, encoder.json + vocab.bpe, BERT's vocab.txt, RWKV's vocabulary, GGUF);
+            tiktoken's ranks, vocab.json + merges.txt, encoder.json + vocab.bpe, BERT's vocab.txt, RWKV's vocabulary,
+            GGUF);
             a built-in model's name; or a hub name ("org/name") that is no local path.
         pattern: how text is cut before merging (`pretokenize.PATTERNS`, or a regular expression), for files that do
             not say it: ranks that are not a published vocabulary need it; for vocabulary and merges it is GPT-2's

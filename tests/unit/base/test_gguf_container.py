@@ -67,13 +67,15 @@ def test_what_the_gguf_package_writes_is_read(tmp_path):
     with GGUFFile(path) as file:
         got = file.metadata
         assert (got["a.u32"], got["a.i8"], got["a.f64"], got["a.no"]) == (2**32 - 1, -3, 0.1, False)
-        assert got["a.texts"] == ["x", "yy"] and got["a.flags"].tolist() == [True, False]
-        assert got["general.alignment"] == 64 and file.tensors["q"].shape == (2, 32)
+        assert got["a.texts"] == ["x", "yy"]
+        assert got["a.flags"].tolist() == [True, False]
+        assert got["general.alignment"] == 64
+        assert file.tensors["q"].shape == (2, 32)
         np.testing.assert_array_equal(file.raw("x").view("<f4"), x)
         np.testing.assert_array_equal(file.raw("q"), q)
 
 
-# -- files that lie -----------------------------------------------------------------------------------------------------
+# -- files that lie ---------------------------------------------------------------------------------------------------
 
 
 def text(data):
@@ -132,7 +134,9 @@ LIES = {
     "offset that wraps": (file_of(tensors=[tensor(offset=2**64 - 32)], data=bytes(64)), "ends at"),
     "offset between": (file_of(tensors=[tensor(offset=8)], data=bytes(64)), "no multiple of the alignment"),
     "cut short": (file_of(tensors=[tensor()], data=bytes(15)), "was cut short"),
-    "one over another": (file_of(tensors=[tensor(shape=(16,)), tensor("y", offset=32)], data=bytes(64)), "lies over 'x'"),
+    "one over another": (
+        file_of(tensors=[tensor(shape=(16,)), tensor("y", offset=32)], data=bytes(64)), "lies over 'x'",
+    ),
     "name twice": (file_of(tensors=[tensor(), tensor(offset=32)], data=bytes(64)), "'x' appears twice"),
     "name too long": (file_of(tensors=[tensor("x" * 64)], data=bytes(64)), "claims 64 bytes"),
     "unknown type": (file_of(tensors=[tensor(kind=99)], data=bytes(64)), "type 99"),
@@ -154,7 +158,8 @@ def test_a_file_that_lies_is_refused(name, tmp_path):
 def test_a_sound_file_made_by_the_same_hands_is_read(tmp_path):
     (tmp_path / "good.gguf").write_bytes(file_of([entry("k", 0, b"\x01")], [tensor()], bytes(16)))
     with GGUFFile(tmp_path / "good.gguf") as file:
-        assert file.metadata == {"k": 1} and file.tensors["x"].shape == (4,)
+        assert file.metadata == {"k": 1}
+        assert file.tensors["x"].shape == (4,)
 
 
 def test_every_cut_and_every_changed_byte_is_read_or_refused(tmp_path):

@@ -66,7 +66,7 @@ class Architecture:
     """Whether the width of a head is a setting of its own."""
     activation: ClassVar[str] = "silu"
 
-    # -- from here to there ---------------------------------------------------------------------------------------------
+    # -- from here to there -------------------------------------------------------------------------------------------
 
     def refuse(self, c: Any) -> None:
         """Raise a `UsageError` for what llama.cpp computes otherwise in this architecture."""
@@ -151,7 +151,7 @@ class Architecture:
         scaled = Rope(head, rope.rope_theta, scaling=rope_scaling(rope, c.max_position_embeddings))
         return {ROPE_FACTORS: plain.frequencies() / scaled.frequencies()}
 
-    # -- and back -------------------------------------------------------------------------------------------------------
+    # -- and back -----------------------------------------------------------------------------------------------------
 
     def config(self, metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]], factors: Any) -> ModelConfig:
         """The shape of the model.

@@ -74,7 +74,7 @@ def _nearest(x: Tensor) -> Tensor:
 
 
 def _quantize_q8_0(x: Tensor) -> Tensor:
-    """d = max |x| / 127, q = round(x / d)"""
+    """D = max |x| / 127, q = round(x / d)"""
     d = x.abs().amax(-1, keepdim=True) / 127
     q = _nearest(x * _inverse(d)).to(torch.int8)
     return torch.cat([_half_bytes(d), q.view(torch.uint8)], -1)
@@ -85,7 +85,7 @@ def _dequantize_q8_0(packed: Tensor) -> Tensor:
 
 
 def _quantize_q4_0(x: Tensor) -> Tensor:
-    """d = x_i / -8 for the x_i of largest size, so that it becomes 0; q = floor(x / d + 8.5), at most 15."""
+    """D = x_i / -8 for the x_i of largest size, so that it becomes 0; q = floor(x / d + 8.5), at most 15."""
     largest = x.gather(-1, x.abs().argmax(-1, keepdim=True))
     d = largest / -8
     q = (x * _inverse(d) + 8.5).to(torch.uint8).clamp(max=15)
@@ -97,7 +97,7 @@ def _dequantize_q4_0(packed: Tensor) -> Tensor:
     return _half(packed[:, :2]) * (q.to(torch.int8) - 8).float()
 
 
-# -- q4_K ---------------------------------------------------------------------------------------------------------------
+# -- q4_K -------------------------------------------------------------------------------------------------------------
 
 
 def _quantize_q4_k(x: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ def _dequantize_q4_k(packed: Tensor) -> Tensor:
     return (d[..., None] * q - low[..., None]).flatten(1)
 
 
-# -- q6_K ---------------------------------------------------------------------------------------------------------------
+# -- q6_K -------------------------------------------------------------------------------------------------------------
 
 
 def _quantize_q6_k(x: Tensor) -> Tensor:

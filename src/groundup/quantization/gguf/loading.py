@@ -1,7 +1,7 @@
 """A GGUF file as a model of ours.
 
 As in `models.hub`, names and shapes are compared before anything is allocated, and tensors go one pair at a time.
-Packed matrices of linear layers stay packed unless floats are asked for: the rows that llama.cpp orders otherwise change
+Packed matrices of linear layers stay packed unless floats are asked for: rows that llama.cpp orders otherwise change
 places as they are. Embeddings, and experts, which lie side by side in one tensor, become floats.
 """
 

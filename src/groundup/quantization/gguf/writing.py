@@ -1,6 +1,6 @@
 """A model and its tokenizer as a GGUF file.
 
-Matrices are stored in the type that is asked for, where their rows are whole blocks of it; vectors, gates of experts and
+Matrices are stored in the type that is asked for, where rows are whole blocks of it; vectors, gates of experts and
 learned positions stay float32, as llama.cpp wants them. `q4_k` is the mixture that llama.cpp calls Q4_K_M: values and
 the last projection of the MLP are q6_K in half of the layers, and so is the head.
 """

@@ -66,7 +66,7 @@ def read(path: str | Path) -> Tokenizer:
         return from_metadata(file.metadata, str(path))
 
 
-# -- writing ------------------------------------------------------------------------------------------------------------
+# -- writing ----------------------------------------------------------------------------------------------------------
 
 
 def to_metadata(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def begins_texts(tokenizer: Tokenizer) -> bool:
     return list(tokenizer.encode_with_special("").ids[:1]) == [tokenizer.bos_id]
 
 
-# -- reading ------------------------------------------------------------------------------------------------------------
+# -- reading ----------------------------------------------------------------------------------------------------------
 
 
 def from_metadata(metadata: Mapping[str, Any], where: str) -> Tokenizer:
