@@ -271,7 +271,7 @@ def write_tokenizer(folder: Path, origin: str | Path, tokenizer: Any) -> None:
     beside = path if path.is_dir() else path.parent
     if tokenizer is None:
         return
-    if not (beside / "tokenizer.json").is_file():
+    if path.suffix == ".gguf" or not (beside / "tokenizer.json").is_file():
         tokenizer.save_pretrained(folder)
         return
     for name in TOKENIZER_FILES:

@@ -72,6 +72,8 @@ def tokenizer_of(model: str, vocab_size: int) -> Any:
 
     path = Path(model).expanduser()
     folder = path.parent if path.is_file() else path
+    if path.suffix == ".gguf":
+        return load_tokenizer(path)
     if not path.exists() or not isinstance(find_format(path), RWKV):
         return load_tokenizer(folder if path.is_file() else model)
     names = ("rwkv_vocab*.txt",) if vocab_size == WORLD_ROWS else ("20B_tokenizer.json", "tokenizer.json")
@@ -92,7 +94,9 @@ def tokenizer_beside(model: str) -> Any:
 
     path = find_weights(model)
     folder = path if path.is_dir() else path.parent
-    if not any((folder / name).is_file() for name in (TOKENIZER, *(vocab for vocab, _ in PAIRS))):
+    if path.suffix == ".gguf":
+        folder = path
+    elif not any((folder / name).is_file() for name in (TOKENIZER, *(vocab for vocab, _ in PAIRS))):
         return None
     try:
         return load_tokenizer(folder)

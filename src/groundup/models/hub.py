@@ -9,7 +9,7 @@ import fnmatch
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -129,20 +129,36 @@ def compare(model: "CausalLM", offered: Iterator[tuple[str, Tensor]], folder: Pa
 def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_000_000_000) -> None:
     """Write config.json, generation_config.json and safetensors that transformers loads; tensors go one at a time."""
     folder = Path(folder)
-    own = {name: tensor for name, tensor in model.state_dict().items() if not _is_tied_copy(model, name)}
-    if any(".adapters." in name for name in own):
+    own, get = weights_to_save(model)
+    if any(".adapters." in name or name.startswith("prompt.") for name in own):
         raise UsageError(
             "adapters stand on this model: `save_adapter` writes one, `merged(model)` has them in its weights"
         )
     weight_map = type(model).weight_map(model.config)
     folder.mkdir(parents=True, exist_ok=True)
     with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
-        nbytes = sum(tensor.nbytes for tensor in own.values())
-        for name, tensor in shown("writing", weight_map.save(own, own.__getitem__), len(own), nbytes):
+        nbytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+        for name, tensor in shown("writing", weight_map.save(own, get), len(own), nbytes):
             writer.add(name, tensor.detach().cpu())
     config = model.config.to_hf() | {"dtype": str(model.dtype).removeprefix("torch.")}
     special = {name: config[name] for name in SPECIAL_IDS if config.get(name) is not None}
     write_model_folder(folder, config, generation_config=special)
+
+
+def weights_to_save(model: "CausalLM") -> tuple[list[str], Callable[[str], Tensor]]:
+    """The names of a model's tensors, and what gives one of them.
+
+    A layer that stores its matrix in fewer bits has its `weight` in floats here, made when it is asked for.
+    """
+    own = {name: tensor for name, tensor in model.state_dict().items() if not _is_tied_copy(model, name)}
+    packed = {name: module for name, module in model.named_modules() if hasattr(module, "dequantize")}
+    stored = {f"{name}.{buffer}" for name, module in packed.items() for buffer, _ in module.named_buffers()}
+    made: dict[str, Any] = {f"{name}.weight": module for name, module in packed.items()}
+
+    def get(name: str) -> Tensor:
+        return made[name].dequantize().to(model.dtype) if name in made else own[name]
+
+    return [*(name for name in own if name not in stored), *made], get
 
 
 def set_parameter(model: nn.Module, name: str, weight: Tensor) -> None:

@@ -42,12 +42,19 @@ class Format:
         names: file names and patterns, the usual one first.
         read: (file, pattern or None, what lies beside it) -> tokenizer.
         module: of `formats`, whose `sniff` says whether a file is of this kind.
+        whole: whether the file holds the chat templates too, so that none beside it count.
     """
 
     what: str
     names: tuple[str, ...]
     read: Callable[[Path, str | None, "Beside"], Tokenizer]
     module: str | None = None
+    whole: bool = False
+
+    def load(self, path: Path, pattern: str | None) -> Tokenizer:
+        """The tokenizer in the file, with its chat templates."""
+        found = self.read(path, pattern, Beside(path.parent))
+        return found if self.whole else with_templates(found, path.parent)
 
     def sniff(self, path: Path) -> bool:
         """Whether the file looks like one of this kind; reads its beginning at most."""
@@ -86,7 +93,8 @@ def load_tokenizer(path_or_name: str | Path, pattern: str | None = None) -> Toke
 
     Args:
         path_or_name: a folder or a file of one of the kinds in `FORMATS` (tokenizer.json, SentencePiece's .model,
-            tiktoken's ranks, vocab.json + merges.txt, encoder.json + vocab.bpe, BERT's vocab.txt, RWKV's vocabulary);
+            tiktoken's ranks, vocab.json + merges.txt, encoder.json + vocab.bpe, BERT's vocab.txt, RWKV's vocabulary,
+            GGUF);
             a built-in model's name; or a hub name ("org/name") that is no local path.
         pattern: how text is cut before merging (`pretokenize.PATTERNS`, or a regular expression), for files that do
             not say it: ranks that are not a published vocabulary need it; for vocabulary and merges it is GPT-2's
@@ -101,13 +109,13 @@ def load_tokenizer(path_or_name: str | Path, pattern: str | None = None) -> Toke
         kind = _recognise(path)
         if kind is None:
             raise CheckpointError(f"{path} is no tokenizer that is known here. Looked for: {_looked_for()}")
-        return with_templates(kind.read(path, pattern, Beside(path.parent)), path.parent)
+        return kind.load(path, pattern)
     folder = find_folder(path_or_name, FILES, "tokenizer", "tokenizer.json or tokenizer.model, or such a file")
     base = base_of_adapter(folder)
     if base is not None and not any((folder / name).is_file() for name in (TOKENIZER, "tokenizer.model")):
         return load_tokenizer(base, pattern)
     kind, path = _find(folder)
-    return with_templates(kind.read(path, pattern, Beside(folder)), folder)
+    return kind.load(path, pattern)
 
 
 def base_of_adapter(folder: Path) -> str | None:
@@ -224,6 +232,11 @@ def _read_rwkv(path: Path, pattern: str | None, beside: Beside) -> Tokenizer:
     return _module("rwkv_vocabulary").read(path)
 
 
+def _read_gguf(path: Path, pattern: str | None, beside: Beside) -> Tokenizer:
+    _says_itself(path, pattern)
+    return _module("gguf").read(path)
+
+
 # In the order in which they are looked for.
 FORMATS = (
     Format("tokenizer.json", (TOKENIZER,), _read_json),
@@ -237,6 +250,7 @@ FORMATS = (
     ),
     Format("RWKV vocabulary", ("rwkv_vocab*.txt",), _read_rwkv, "rwkv_vocabulary"),
     Format("BERT vocabulary", ("vocab.txt", "*vocab.txt"), _read_bert, "bert_vocab"),
+    Format("GGUF", ("*.gguf",), _read_gguf, "gguf", whole=True),
 )
 
 
