@@ -182,6 +182,13 @@ class Adapters:
             found |= {f"prompt.{name}.{leaf}": p for leaf, p in prompt.named_parameters()}
         return found
 
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """What an adapter has learned or counted: `parameters`, and the buffers of its parts, by name."""
+        found: dict[str, Tensor] = dict(self.parameters(name))
+        for where, part in self.plans[name].parts.items():
+            found |= {f"{where}.adapters.{name}.{leaf}": buffer for leaf, buffer in part.named_buffers()}
+        return found
+
     def report(self) -> str:
         """What learns, of how much: `lora `default`: 294,912 of 124,734,720 parameters learn (0.236 %)`."""
         lines = []

@@ -161,7 +161,7 @@ def model_of(source: str) -> str:
     path = Path(source).expanduser()
     if not (path / "config.yaml").is_file() or (path / "config.json").is_file():
         return source
-    if not (path / "final" / "config.json").is_file():
+    if not any((path / "final" / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise UsageError(f"{path} is a run that has no final model yet: let it end, or resume it")
     return str(path / "final")
 

@@ -65,11 +65,13 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def members(annotation: Any) -> dict[str, type[BaseModel]]:
     """The settings of each kind, of a section that is one of several; else none."""
-    found = {}
+    found: dict[str, type[BaseModel]] = {}
     for member in get_args(annotation):
         kind = getattr(member, "model_fields", {}).get("kind")
         if kind is not None:
             found[str(kind.default)] = member
+        else:  # an optional section's kinds lie one level deeper
+            found |= members(member)
     return found
 
 
@@ -138,7 +140,7 @@ class _Parser(argparse.ArgumentParser):
                 continue
             own = type(field.default)
             of = {kind: cls for kind, cls in kinds.items() if name in cls.model_fields}
-            chosen = own if name in own.model_fields else next(iter(of.values()), own)
+            chosen = own if name in getattr(own, "model_fields", {}) else next(iter(of.values()), own)
             said = (chosen.model_fields[name].description or "Which one.") if of else action.help
             only = f" [{', '.join(of)}]" if len(of) < len(kinds) else ""
             default = chosen.model_fields[name].default if of else None

@@ -26,15 +26,20 @@ from groundup.training.objectives.config import LanguageModelingConfig, Objectiv
 from groundup.training.presets import CONTEXT, preset
 
 if TYPE_CHECKING:  # for a type checker the members of a union are their base
+    from groundup.adapters.config import AdapterConfig as AnyAdapter
     from groundup.data.load import Data
     from groundup.estimates.memory import TrainingMemory
     from groundup.models.configs.base import ModelConfig as AnyModel
+    from groundup.quantization.config import QuantizationConfig as AnyQuantization
     from groundup.tokenizers.registry import TokenizerConfig as TokenizerChoice
     from groundup.tokenizers.tokenizer import Tokenizer
     from groundup.training.callbacks.callback import Callback
     from groundup.training.objectives.config import ObjectiveConfig as AnyObjective
     from groundup.training.run import Run
 else:
+    from groundup.adapters.configs import AnyAdapter
+    from groundup.quantization.configs import AnyQuantization
+
     TokenizerChoice, AnyObjective, AnyModel = AnyTokenizer, one_of(ObjectiveConfig), any_config()
 
 
@@ -75,6 +80,13 @@ class Train(Command):
     given."""
     init_from: str | None = None
     """Folder or hub name of the weights to begin with, in place of new ones."""
+    adapter: AnyAdapter | None = None
+    """What learns in place of the weights of `init_from`: `--adapter.kind lora --adapter.rank 16`. The run's final/ is
+    then the adapter alone."""
+    adapter_name: str = "default"
+    """What the adapter is called, beside others that `init_from` may have."""
+    quantization: AnyQuantization | None = None
+    """Store the frozen weights below the adapter in fewer bits: `--quantization.kind nf4` (QLoRA)."""
     tokenizer: TokenizerChoice = ByteBPEConfig()
     """The tokenizer to train on the training documents."""
     tokenizer_from: str | None = None
@@ -121,6 +133,16 @@ class Train(Command):
         data = values.get("data")
         context = data.get("context_length") if isinstance(data, Mapping) else getattr(data, "context_length", None)
         return merge(preset(str(values["preset"]), int(context or CONTEXT)), values)
+
+    @model_validator(mode="after")
+    def _adapters_need_a_base(self) -> Train:
+        if self.adapter is not None and self.init_from is None:
+            raise ValueError("an adapter goes on a finished model: name it with --init_from (init_from: tiny)")
+        if self.quantization is not None and self.adapter is None and self.quantization.frozen:
+            raise ValueError(
+                "weights in fewer bits do not learn by themselves: put an adapter on them (--adapter.kind lora)"
+            )
+        return self
 
     def run(self) -> Any:
         """Train; the run's summary."""
@@ -233,10 +255,29 @@ class Train(Command):
                     f"the tokenizer has {tokenizer.vocab_size:,} tokens, {self.init_from} "
                     f"only {model.config.vocab_size:,}"
                 )
-            return model
+            return self._adapted(model)
         torch.manual_seed(self.training.seed)
         model = build_model(self.model_config_for(tokenizer)).to(device)
         model.learn_vocabulary(tokenizer)
+        return model
+
+    def _adapted(self, model: Any) -> Any:
+        """The model with what is put on it: its weights in fewer bits, an adapter that learns."""
+        from groundup.adapters.attach import adapters_of
+
+        adapters = adapters_of(model)
+        if self.quantization is not None:
+            from groundup.quantization.exchange import quantize
+
+            say(f"quantized: {quantize(model, self.quantization)}")
+        if self.adapter is not None:
+            before = list(adapters.configs)
+            adapters.add(self.adapter_name, self.adapter)
+            adapters.activate(*before, self.adapter_name)
+        elif adapters.configs:  # go on with those of the folder
+            adapters.train_only(*adapters.configs)
+        if adapters.configs:
+            say(adapters.report())
         return model
 
     def model_config_for(self, tokenizer: Tokenizer | PlannedTokenizer) -> Any:
@@ -332,7 +373,9 @@ class Train(Command):
         loader = data.loader(
             self.training.batch_size, rank=_environment("RANK", 0), world_size=_environment("WORLD_SIZE", 1)
         )
-        say(f"training {model.num_parameters():,} parameters on {told(data)}")
+        learning = model.num_parameters(trainable=True)
+        of_all = f" of {model.num_parameters():,}" if learning < model.num_parameters() else ""
+        say(f"training {learning:,}{of_all} parameters on {told(data)}")
         say(self._told_memory(self.memory(model)))
         run = fit(
             model,

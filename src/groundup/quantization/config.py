@@ -15,6 +15,8 @@ class QuantizationConfig(Config):
 
     calibrated: ClassVar[bool] = False
     """Whether the method looks at what flows through the layers: it then needs texts."""
+    frozen: ClassVar[bool] = True
+    """Whether the weights cannot learn any more."""
 
     targets: list[str] = ["blocks.*"]
     """Which linear layers: patterns of dotted names. Embedding and output head keep their precision by default."""

@@ -103,8 +103,20 @@ def load_tokenizer(path_or_name: str | Path, pattern: str | None = None) -> Toke
             raise CheckpointError(f"{path} is no tokenizer that is known here. Looked for: {_looked_for()}")
         return with_templates(kind.read(path, pattern, Beside(path.parent)), path.parent)
     folder = find_folder(path_or_name, FILES, "tokenizer", "tokenizer.json or tokenizer.model, or such a file")
+    base = base_of_adapter(folder)
+    if base is not None and not any((folder / name).is_file() for name in (TOKENIZER, "tokenizer.model")):
+        return load_tokenizer(base, pattern)
     kind, path = _find(folder)
     return with_templates(kind.read(path, pattern, Beside(folder)), folder)
+
+
+def base_of_adapter(folder: Path) -> str | None:
+    """The model that an adapter's folder says it belongs to, None for other folders."""
+    if not (folder / "adapter_config.json").is_file():
+        return None
+    told = read_json(folder / "adapter_config.json")
+    base = told.get("base_model_name_or_path") if isinstance(told, dict) else None
+    return base if isinstance(base, str) and base else None
 
 
 def _recognise(path: Path) -> Format | None:

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from groundup.adapters.attach import adapters_of
 from groundup.base.errors import CheckpointError, GroundupError
 from groundup.base.files import atomic_folder, read_json, sha256, write_atomic
 
@@ -183,6 +184,14 @@ def model_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
     return named
 
 
+def kept_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint keeps of a model: `model_tensors`, or those of its adapters, whose base does not change."""
+    adapters = adapters_of(model)
+    if not adapters.configs:
+        return model_tensors(model)
+    return {name: tensor.detach() for adapter in adapters.configs for name, tensor in adapters.tensors(adapter).items()}
+
+
 @torch.no_grad()
 def load_model_tensors(model: torch.nn.Module, saved: Mapping[str, Tensor], where: str | Path) -> None:
     """Copy saved tensors into the model; every name, shape and dtype must agree.
@@ -190,7 +199,7 @@ def load_model_tensors(model: torch.nn.Module, saved: Mapping[str, Tensor], wher
     Raises:
         CheckpointError: with the names that are missing, too many, or of another shape; the model is unchanged.
     """
-    own = model_tensors(model)
+    own = kept_tensors(model)
     problems = [f"{name} is missing" for name in own.keys() - saved.keys()]
     problems += [f"{name} is not in the model" for name in saved.keys() - own.keys()]
     for name in own.keys() & saved.keys():

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from groundup.adapters.attach import adapters_of
 from groundup.base.config import Config
 from groundup.base.console import warn
 from groundup.base.device import peak_memory, synchronize
@@ -22,7 +23,14 @@ from groundup.training.callbacks.callback import Callback
 from groundup.training.callbacks.checkpoint import SaveCheckpoints
 from groundup.training.callbacks.early_stopping import StopEarly
 from groundup.training.callbacks.log import Log
-from groundup.training.checkpoint import Checkpoints, Saved, differences, load_model_tensors, model_tensors
+from groundup.training.checkpoint import (
+    Checkpoints,
+    Saved,
+    differences,
+    kept_tensors,
+    load_model_tensors,
+    model_tensors,
+)
 from groundup.training.compilation import compiled
 from groundup.training.config import TrainingConfig
 from groundup.training.distributed import Workers
@@ -157,7 +165,8 @@ class Training:
         shape = getattr(self.model, "config", None)
         self._peak = self._flops_per_token = 0.0
         if self.workers.first and isinstance(shape, ModelConfig):
-            self._flops_per_token = training_flops_per_token(shape, self._width)
+            learns = self.model.num_parameters(trainable=True) / max(self.model.num_parameters(), 1)
+            self._flops_per_token = training_flops_per_token(shape, self._width, learns)
             peak = self.config.peak_flops or peak_flops(self.device.type, self.precision.dtype)
             self._peak = peak * self.workers.size
 
@@ -382,7 +391,7 @@ class Training:
 
     def save(self) -> Path:
         """Write a checkpoint of this moment."""
-        tensors = {"model": model_tensors(self.model), "optimizer": self.optimizer.state_tensors()}
+        tensors = {"model": kept_tensors(self.model), "optimizer": self.optimizer.state_tensors()}
         if self.ema is not None:
             tensors["ema"] = self.ema.state_tensors()
         return self.checkpoints.save(tensors, self._state(), self.best_step)
@@ -413,6 +422,9 @@ class Training:
             "model": described,
             "tokenizer": self.tokenizer.fingerprint() if self.tokenizer is not None else None,
             "optimizer": self.config.optimizer.model_dump(mode="json")["kind"],
+            "adapters": {
+                name: config.model_dump(mode="json") for name, config in adapters_of(self.model).configs.items()
+            },
         }
 
     def _find_checkpoint(self) -> Saved | None:
@@ -431,7 +443,7 @@ class Training:
         return checkpoint.load(path) if own else Checkpoints(path / "checkpoints").load()
 
     def _restore(self, saved: Saved) -> None:
-        different = differences(saved.state["identity"], self._identity())
+        different = differences({"adapters": {}} | saved.state["identity"], self._identity())
         if different:
             raise CheckpointError(f"cannot go on from {saved.path}, it is of another training: {'; '.join(different)}")
         state = saved.state
