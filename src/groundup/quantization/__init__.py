@@ -18,16 +18,33 @@ _HOMES = {
     "quantize": "exchange",
     "QuantizedLinear": "linear",
     "QuantizationConfig": "config",
+    "AWQConfig": "configs.awq",
+    "GPTQConfig": "configs.gptq",
     "Int8Config": "configs.integers",
+    "SmoothQuantConfig": "configs.smoothquant",
+    "token_rows": "calibration",
 }
 
 if TYPE_CHECKING:
+    from groundup.quantization.calibration import token_rows
     from groundup.quantization.config import QuantizationConfig
+    from groundup.quantization.configs.awq import AWQConfig
+    from groundup.quantization.configs.gptq import GPTQConfig
     from groundup.quantization.configs.integers import Int8Config
+    from groundup.quantization.configs.smoothquant import SmoothQuantConfig
     from groundup.quantization.exchange import quantize
     from groundup.quantization.linear import QuantizedLinear
 
-__all__ = ["Int8Config", "QuantizationConfig", "QuantizedLinear", "quantize"]
+__all__ = [
+    "AWQConfig",
+    "GPTQConfig",
+    "Int8Config",
+    "QuantizationConfig",
+    "QuantizedLinear",
+    "SmoothQuantConfig",
+    "quantize",
+    "token_rows",
+]
 
 
 def __getattr__(name: str) -> Any:

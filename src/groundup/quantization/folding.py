@@ -30,14 +30,14 @@ class Fold:
         name: of what takes the division in; source: that module.
         layers: dotted name -> linear layer, all that read the factors' inputs.
         channel: (in,) int64, which output of the source each input is.
-        offset: whether the gain is 1 + weight.
+        offset: the gain is offset + weight.
     """
 
     name: str
     source: nn.Module
     layers: dict[str, nn.Linear]
     channel: Tensor
-    offset: bool = False
+    offset: float = 0.0
 
     @property
     def width(self) -> int:
@@ -133,7 +133,7 @@ def _norms(walk: BlockByBlock, linear: dict[str, nn.Linear]) -> Iterator[Fold]:
         if layers:
             width = norm.weight.shape[0]  # type: ignore[union-attr, index]
             channel = torch.arange(width, device=norm.weight.device)  # type: ignore[union-attr, arg-type]
-            yield Fold(name, norm, layers, channel, offset=isinstance(norm, OffsetRMSNorm))
+            yield Fold(name, norm, layers, channel, offset=float(isinstance(norm, OffsetRMSNorm)))
 
 
 def _keeping(seen: dict[str, Any], name: str, result: bool) -> Callable[..., None]:
