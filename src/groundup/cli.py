@@ -58,6 +58,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "estimate params": ("estimate:EstimateParams", "Parameters of a model, part by part"),
     "estimate memory": ("estimate:EstimateMemory", "Memory of training or inference"),
     "estimate flops": ("estimate:EstimateFlops", "Floating-point operations of training or inference"),
+    "bench adapters": ("bench:BenchAdapters", "Measure every way of adapting a model on one task, and beside peft"),
     "bench attention": (
         "bench:BenchAttention",
         "Measure attention written in ten ways, after checking that they agree",

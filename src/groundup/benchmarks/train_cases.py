@@ -109,6 +109,7 @@ CASES = {
         Case("B", "gpt2", 6, 384, 6, context=256, batch=16, vocabulary=65),
         Case("C", "gpt2", 12, 768, 12, context=256, batch=4, vocabulary=50304),
         Case("D", "llama", 6, 256, 8, context=256, batch=32, vocabulary=2048, hidden=704),
+        Case("E", "llama", 12, 768, 12, context=256, batch=4, vocabulary=32000, hidden=2048),
         Case("toy", "gpt2", 1, 16, 2, context=8, batch=2, vocabulary=11),
         Case("toy-llama", "llama", 1, 16, 2, context=8, batch=2, vocabulary=11, hidden=24),
     )

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groundup.adapters.attach import add_adapter
+from groundup.adapters.configs.lora import LoRAConfig
 from groundup.base.errors import UsageError
 from groundup.benchmarks.peers import transformers_config
 from groundup.benchmarks.train_cases import Case
@@ -23,6 +25,7 @@ from groundup.models.hub import build_model
 from groundup.models.text.causal_lm import CausalLM
 
 RATE, BETAS, DECAY, CLIP = 3e-4, (0.9, 0.95), 0.1, 1.0
+RANK = 8
 
 
 class Trainer(Protocol):
@@ -36,7 +39,8 @@ class Trainer(Protocol):
 def make_trainer(
     case: Case, who: str, variant: str, seed: int, nanogpt: Path | None = None, device: str = "cpu"
 ) -> Trainer:
-    """The trainer of `who` (groundup, transformers, nanogpt) in a variant such as `fp32` or `bf16+compile`.
+    """The trainer of `who` (groundup, transformers, peft, nanogpt) in a variant such as `fp32`, `bf16+compile` or, of
+    ours, `fp32+lora`; peft's is always LoRA.
 
     All begin with the same weights.
     """
@@ -45,7 +49,9 @@ def make_trainer(
     words = variant.split("+")
     if who == "groundup":
         return Ours(model, words, device)
-    peer = transformers_model(model) if who == "transformers" else nanogpt_model(model, case, nanogpt)
+    peer = nanogpt_model(model, case, nanogpt) if who == "nanogpt" else transformers_model(model)
+    if who == "peft":
+        put_peft_lora(peer.model)
     return Plain(peer, words, device)
 
 
@@ -65,6 +71,8 @@ class Ours:
             dtype="bf16" if "bf16" in words else "fp32", weights="copies" if "copies" in words else "autocast"
         )
         model.to(device, precision.parameter_dtype())
+        if "lora" in words:
+            add_adapter(model, LoRAConfig(rank=RANK, alpha=2 * RANK))
         optimizer = AdamWConfig(lr=RATE, betas=BETAS, weight_decay=DECAY).build(model.named_parameters())
         forward, plain = compiled(model, "compile" in words), "plain" in words
         workers = Workers(torch.device(device))
@@ -83,10 +91,12 @@ class Plain:
 
     def __init__(self, model: nn.Module, words: list[str], device: str = "cpu"):
         self.model, self.bf16, self.device = model.to(device).train(), "bf16" in words, torch.device(device)
-        matrices = [p for p in model.parameters() if p.ndim >= 2]
-        vectors = [p for p in model.parameters() if p.ndim < 2]
+        learning = [p for p in model.parameters() if p.requires_grad]
+        matrices, vectors = [p for p in learning if p.ndim >= 2], [p for p in learning if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": DECAY}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=RATE, betas=BETAS, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=RATE, betas=BETAS, fused=True
+        )
         self.loss: Callable[[Tensor, Tensor], Tensor] = self.cross_entropy
         if "compile" in words:
             self.loss = torch.compile(self.cross_entropy)
@@ -118,7 +128,17 @@ class Logits(nn.Module):
         return self.read(self.model, ids)
 
 
-def transformers_model(model: CausalLM) -> nn.Module:
+def put_peft_lora(model: Any) -> None:
+    """Put peft's LoRA on every linear layer of a transformers model but the head, as `all-linear` means in both."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    settings = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    inject_adapter_in_model(settings, model)
+
+
+def transformers_model(model: CausalLM) -> "Logits":
     """The same weights in transformers' class."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging

@@ -188,6 +188,52 @@ class BenchTrain(Bench):
         return measure(settings)
 
 
+class BenchAdapters(Bench):
+    """Every way of adapting a model on one task: share that learns, memory, speed, accuracy within the distribution and
+    out of it; then a LoRA step beside full fine-tuning and beside peft's.
+    """
+
+    rounds: int = Field(default=5, ge=1)
+    """Turns of the step comparison."""
+    methods: list[str] = []
+    """Only these, by name; all when not given, none for `none`."""
+    model: str = "tiny"
+    """The base of the task: a folder or a name."""
+    steps: int = Field(default=200, ge=1)
+    """Updates of each method."""
+    seeds: int = Field(default=1, ge=1)
+    """Trainings of each method; the means are shown."""
+    tests: int = Field(default=400, ge=1)
+    """Stories that accuracy is measured on, within the distribution and out of it."""
+    case: str = "E"
+    """The model of the step comparison: A to E of `bench train`; empty leaves the comparison out."""
+    seconds: float = Field(default=1.0, ge=0)
+    """Length of a turn of the step comparison; it has at least one update."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; None takes all that this process may use."""
+
+    def run(self) -> dict[str, Any]:
+        """Measure, show both tables, and return {"machine", "methods", "results"}."""
+        from groundup.base.files import write_atomic
+        from groundup.benchmarks.adapters import METHODS, Settings, measure_methods, measure_steps
+
+        chosen = [name for text in self.methods for name in text.split(",")] or list(METHODS)
+        settings = Settings(
+            methods=[] if chosen == ["none"] else chosen,
+            **{part: getattr(self, part) for part in ("model", "steps", "seeds", "tests", "threads", "case", "rounds")},
+            seconds=self.seconds,
+        )
+        methods = measure_methods(settings)
+        found = measure_steps(settings) if self.case else []
+        if found:
+            say(results_table(found))
+        results = {"machine": machine(), "methods": methods, "results": [one.as_json() for one in found]}
+        if self.out:
+            write_atomic(self.out, json.dumps(results, indent=2) + "\n")
+            say(f"\nwritten to {self.out}")
+        return results
+
+
 class BenchTokenizers(Bench):
     """Byte-level BPE beside tokenizers and tiktoken: training, encoding on one thread and in batches, peak memory."""
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
@@ -17,6 +17,13 @@ from groundup.estimates.memory import InferenceMemory, TrainingMemory, inference
 from groundup.estimates.params import BYTES, active_parameters, count_parameters, model_bytes, parts
 from groundup.estimates.shape import Shape
 from groundup.models.catalogue import sizes
+
+if TYPE_CHECKING:
+    from groundup.adapters.config import AdapterConfig as AnyAdapter
+    from groundup.quantization.config import QuantizationConfig as AnyQuantization
+else:
+    from groundup.adapters.configs import AnyAdapter
+    from groundup.quantization.configs import AnyQuantization
 
 Dtype = Literal["fp32", "bf16", "fp16", "int8", "int4"]
 
@@ -71,28 +78,40 @@ class EstimateMemory(Estimate):
     """Training: whose state to count."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Training: activations computed again in backward."""
+    cache_dtype: Dtype | None = None
+    """Inference: of keys and values; as `dtype` when not given."""
+    adapter: AnyAdapter | None = None
+    """What is put on the model: `--adapter.kind lora --adapter.rank 16`. In training it alone learns."""
+    quantization: AnyQuantization | None = None
+    """What the base is stored as: `--quantization.kind nf4`."""
+    offload: bool = False
+    """Training: keep fp32 masters and optimizer state on the host."""
 
     def run(self) -> dict[str, Any]:
         """Print the table."""
-        shape = self.shape()
-        memory = self._memory(shape)
+        memory = self._memory()
         total = memory.total
-        rows = [[name, f"{value:,}", as_size(value), f"{value / total:.1%}"] for name, value in asdict(memory).items()]
+        purposes = {name: value for name, value in asdict(memory).items() if name != "host"}
+        rows = [[name, f"{value:,}", as_size(value), f"{value / total:.1%}"] for name, value in purposes.items()]
         say(table([*rows, ["all", f"{total:,}", as_size(total), "100.0%"]], ["purpose", "bytes", "size", "share"]))
+        if getattr(memory, "host", 0):
+            say(f"on the host: {as_size(memory.host)} of masters and optimizer state")  # type: ignore[union-attr]
         return {"model": self.model, "task": self.task, **asdict(memory), "total": total}
 
-    def _memory(self, shape: Shape | Built) -> TrainingMemory | InferenceMemory:
+    def _memory(self) -> TrainingMemory | InferenceMemory:
+        config = read_config(self.model)
+        on_it: dict[str, Any] = {"adapter": self.adapter, "quantization": self.quantization}
+        if any(value is not None for value in on_it.values()) and BYTES[self.dtype] < 2:
+            raise UsageError(f"--dtype {self.dtype} is told by --quantization.kind here: give fp32, bf16 or fp16")
+        sizes: dict[str, Any] = {"batch": self.batch, "seq_len": self.seq_len, "dtype": self.dtype}
         if self.task == "inference":
-            return inference_memory(shape, batch=self.batch, seq_len=self.seq_len, dtype=self.dtype)
+            return inference_memory(config, cache_dtype=self.cache_dtype, **sizes, **on_it)
         if BYTES[self.dtype] < 2:
             raise UsageError(f"training in {self.dtype} is not estimated: use fp32, bf16 or fp16")
+        if self.quantization is not None and self.adapter is None:
+            raise UsageError("weights in fewer bits do not learn: name what does with --adapter.kind")
         return training_memory(
-            shape,
-            batch=self.batch,
-            seq_len=self.seq_len,
-            dtype=self.dtype,
-            optimizer=self.optimizer,
-            recompute=self.recompute,
+            config, optimizer=self.optimizer, recompute=self.recompute, offload=self.offload, **sizes, **on_it
         )
 
 

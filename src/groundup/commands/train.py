@@ -356,6 +356,8 @@ class Train(Command):
             optimizer=state_of(training.optimizer),
             recompute="full" if training.activation_checkpointing else "none",
             average=training.ema is not None,
+            adapter=self.adapter,
+            quantization=self.quantization,
         )
 
     def _rows_at_a_time(self) -> int:

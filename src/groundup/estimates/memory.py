@@ -1,9 +1,10 @@
 """Memory of training and inference, in bytes."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from groundup.base.errors import UsageError
+from groundup.estimates.adapted import count_adapted
 from groundup.estimates.built import Built, shape_of
 from groundup.estimates.params import BYTES, count_parameters
 from groundup.estimates.shape import Shape
@@ -22,11 +23,15 @@ class TrainingMemory:
     optimizer: int
     activations: int
     average: int = 0
+    adapter: int = 0
+    host: int = 0
 
     @property
     def total(self) -> int:
-        """All together; temporary buffers and fragmentation come on top."""
-        return sum(asdict(self).values())
+        """All together on the device; temporary buffers and fragmentation come on top, and what is kept on the host is
+        left out.
+        """
+        return sum(asdict(self).values()) - self.host
 
     @property
     def per_parameter_part(self) -> int:
@@ -44,22 +49,44 @@ def training_memory(
     gradient_dtype: str | None = None,
     recompute: str = "none",
     average: bool = False,
+    adapter: Any = None,
+    quantization: Any = None,
+    offload: bool = False,
 ) -> TrainingMemory:
     """Memory of a training step with weights and activations in `dtype`; below fp32 with fp32 masters.
 
     Gradients are kept in `gradient_dtype` (default: as the weights). `recompute`: "none", "selective" (attention scores
     again) or "full" (each block again from its input). `average`: an fp32 moving average of the weights is kept too.
+    `adapter`, `quantization`: settings of what is put on the model: then the base has no gradients and no state.
+    `offload`: masters and optimizer state are kept on the host (Ren et al. 2021, ZeRO-Offload).
     """
     s = shape_of(config)
     n, size = count_parameters(s), BYTES[dtype]
-    return TrainingMemory(
+    tokens = batch * (seq_len or s.context)
+    activations = activation_memory(s, batch=batch, seq_len=seq_len or s.context, dtype=dtype, recompute=recompute)
+    found = TrainingMemory(
         weights=round(n * size),
         gradients=round(n * BYTES[gradient_dtype or dtype]),
         masters=4 * n if size < 4 else 0,
         optimizer=4 * optimizer_numbers(s, optimizer),
-        activations=activation_memory(s, batch=batch, seq_len=seq_len or s.context, dtype=dtype, recompute=recompute),
+        activations=activations,
         average=4 * n if average else 0,
     )
+    if adapter is not None or quantization is not None:
+        counted = count_adapted(config, adapter, quantization, dtype)
+        learning = counted.learning / n
+        found = TrainingMemory(
+            weights=counted.weights,
+            gradients=round(learning * found.gradients),
+            masters=round(learning * found.masters),
+            optimizer=round(learning * found.optimizer),
+            activations=max(0, activations + round(tokens * counted.saved)) if recompute != "full" else activations,
+            average=round(learning * found.average),
+            adapter=round(size * counted.added),
+        )
+    if not offload:
+        return found
+    return replace(found, masters=0, optimizer=0, host=found.masters + found.optimizer)
 
 
 def optimizer_numbers(config: Any, optimizer: str) -> int:
@@ -190,11 +217,22 @@ class InferenceMemory:
 
 
 def inference_memory(
-    config: Any, *, batch: int = 1, seq_len: int | None = None, dtype: str = "bf16", cache_dtype: str | None = None
+    config: Any,
+    *,
+    batch: int = 1,
+    seq_len: int | None = None,
+    dtype: str = "bf16",
+    cache_dtype: str | None = None,
+    adapter: Any = None,
+    quantization: Any = None,
 ) -> InferenceMemory:
     """Memory to hold a model and the keys and values of `batch` sequences of `seq_len` tokens; memories of one size
-    count with them where a model has both.
+    count with them where a model has both. `adapter`, `quantization`: settings of what is put on the model.
     """
+    if adapter is not None or quantization is not None:
+        plain = inference_memory(config, batch=batch, seq_len=seq_len, dtype=dtype, cache_dtype=cache_dtype)
+        counted = count_adapted(config, adapter, quantization, dtype)
+        return InferenceMemory(weights=counted.weights + round(BYTES[dtype] * counted.added), kv_cache=plain.kv_cache)
     s = shape_of(config)
     if isinstance(s, Built):  # without attention a state of fixed size, which is nothing beside the weights
         cache = round(batch * (seq_len or s.context) * s.cached * BYTES[cache_dtype or dtype])

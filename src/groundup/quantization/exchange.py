@@ -116,3 +116,15 @@ def _calibrate(
         if len(left) == len(found):
             raise UsageError(f"no calibration text reached a linear layer of {type(model).__name__}")
     return left
+
+
+def exchange_empty(model: Any, config: QuantizationConfig) -> int:
+    """Put layers without numbers in the place of those that a config names, as a file fills them, or none (on the meta
+    device); how many.
+    """
+
+    def empty(layer: Any) -> nn.Module:
+        new = config.empty(layer.in_features, layer.out_features, layer.bias is not None)
+        return new.to(layer.weight.device)
+
+    return replace(model, list(layers_to_quantize(model, config)), empty)

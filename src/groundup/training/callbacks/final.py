@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class SaveFinal(Callback):
-    """Writes model or adapter (with the moving average of the weights, if there is one) and tokenizer when all is done."""
+    """Writes model or adapter, with the moving average of the weights if there is one, and tokenizer at the end."""
 
     def on_end(self, training: Training) -> None:
         if training.signal:
