@@ -128,7 +128,7 @@ def test_a_quantized_model_predicts_nearly_as_the_model(trained):
     assert losses[2] > losses[1]
 
 
-@pytest.mark.row("QNT-06")
+@pytest.mark.row("QNT-06", reference="the same on the model as it was")
 def test_later_layers_see_what_the_quantized_ones_before_them_give(tmp_path):
     """The last block is rounded on inputs that went through the quantized first ones."""
     model, x = make_ours("llama", tmp_path), ids(4, 16)
@@ -139,7 +139,7 @@ def test_later_layers_see_what_the_quantized_ones_before_them_give(tmp_path):
     assert not torch.equal(model.get_submodule(last).dequantize(), other.get_submodule(last).dequantize())
 
 
-@pytest.mark.row("QNT-06")
+@pytest.mark.row("QNT-06", reference="the same on the model as it was")
 def test_what_cannot_be_is_refused_by_name_and_the_model_stays_as_it_was(tmp_path):
     model = make_ours("llama", tmp_path)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

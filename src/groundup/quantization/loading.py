@@ -82,13 +82,13 @@ class Placing:
         weight = torch.empty(tensor.shape, dtype=stored_dtype(self.model, name, tensor, self.dtype), device=self.device)
         set_parameter(self.model, name, weight.copy_(tensor))
 
-    def layer(self, name: str, layer: QuantizedLinear) -> None:
-        """A quantized layer, copied, in the place of a linear one, whose bias it takes over."""
+    def layer(self, name: str, layer: QuantizedLinear, mapped: bool = True) -> None:
+        """A quantized layer in the place of a linear one, whose bias it takes over; copied where it lies in the file."""
         old = self.model.get_submodule(name)
         layer.bias = old.bias  # type: ignore[assignment]
         for leaf, buffer in layer._buffers.items():
             if buffer is not None:
-                layer._buffers[leaf] = buffer.to(self.device, copy=True)
+                layer._buffers[leaf] = buffer.to(self.device, copy=mapped)
         put(self.model, name, layer)
 
 

@@ -64,7 +64,7 @@ def load_quantized(
         for name, tensor in shown("loading", weight_map.load(names, weights.get), len(names), weights.nbytes):
             module = name.removesuffix(".weight")
             if name.endswith(".weight") and module in layers:
-                place.layer(module, config.make(_linear(tensor.to(place.device))))
+                place.layer(module, config.make(_linear(tensor.to(place.device))), mapped=False)
             else:
                 place.tensor(name, tensor)
     model.tie_weights()
