@@ -14,9 +14,20 @@ from groundup.adapters.attach import adapters_of
 from groundup.adapters.configs import LoRAConfig
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.models.hub import load_model
-from groundup.quantization import AWQConfig, GPTQConfig, Int8Config, QuantizedLinear, SmoothQuantConfig, quantize
+from groundup.quantization import (
+    AWQConfig,
+    FourBitConfig,
+    GPTQConfig,
+    Int8Config,
+    QuantizedLinear,
+    SmoothQuantConfig,
+    quantize,
+)
 from groundup.quantization.bitstream import pack, unpack
+from groundup.quantization.four_bit_linear import FourBitLinear
 from groundup.quantization.grouped_linear import AWQLinear, GPTQLinear
+from groundup.quantization.layouts.bitsandbytes import STATE, FourBitLayout
+from groundup.quantization.layouts.layout import Rows
 from groundup.quantization.groups import Grouped, round_to_nearest
 
 STORED = Path(__file__).parents[1] / "data/reference/quantized_layouts.json"
@@ -178,10 +189,9 @@ def wrapped(words):
 
 @pytest.mark.row("QNT-12", reference="the model before saving")
 @pytest.mark.parametrize("name", ["gpt2", "qwen2-moe", "gemma4-e", "rwkv7", "mamba2", "falcon-7b-like", "glm4"])
-@pytest.mark.parametrize("config", [SmoothQuantConfig(), Int8Config()])
-def test_what_has_no_public_layout_is_saved_in_ours(name, config, tmp_path):
-    model = make_ours(name, tmp_path)
-    quantize(model, config, ids() if config.calibrated else None)
+def test_what_has_no_public_layout_is_saved_in_ours(name, tmp_path):
+    model, config = make_ours(name, tmp_path), SmoothQuantConfig()
+    quantize(model, config, ids())
     model.save_pretrained(tmp_path / "saved")
     described = json.loads((tmp_path / "saved/config.json").read_text())["quantization_config"]
     assert described["quant_method"] == "groundup"
@@ -252,6 +262,131 @@ def test_a_folder_that_does_not_fit_is_refused_by_name(folder, message, settings
         load_model(new)
 
 
+def by_bitsandbytes(pair, tmp_path, **settings):
+    """transformers' model with bitsandbytes' layers, and the folder that it writes."""
+    import transformers as tf
+
+    config = tf.BitsAndBytesConfig(bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32, **settings)
+    theirs = tf.AutoModelForCausalLM.from_pretrained(
+        pair.folder / "theirs", quantization_config=config, dtype=torch.float32
+    )
+    theirs.save_pretrained(tmp_path / "theirs_quantized")
+    return theirs.eval(), tmp_path / "theirs_quantized"
+
+
+@pytest.mark.row("QNT-12", reference="transformers with bitsandbytes")
+@pytest.mark.parametrize("double", [False, True])
+def test_four_bits_are_those_of_bitsandbytes_both_ways(double, tmp_path):
+    """Their folder here, ours there, and the same numbers from the same weights; all to the bit."""
+    import transformers as tf
+
+    pair = make_pair("llama", tmp_path)
+    theirs, folder = by_bitsandbytes(pair, tmp_path, load_in_4bit=True, bnb_4bit_use_double_quant=double)
+    quantize(pair.ours, FourBitConfig(double=double))
+    pair.ours.save_pretrained(tmp_path / "ours")
+    there = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32)
+    with torch.no_grad():
+        wanted = theirs(ids()).logits
+        for given in (load_model(folder), pair.ours, load_model(tmp_path / "ours")):
+            torch.testing.assert_close(given(ids()), wanted)
+        torch.testing.assert_close(there(ids()).logits, wanted)
+    ours, other = load_file(tmp_path / "ours/model.safetensors"), load_file(folder / "model.safetensors")
+    assert ours.keys() == other.keys()
+    assert all(torch.equal(ours[name], other[name]) for name in ours if "quant_state" not in name)
+
+
+@pytest.mark.row("QNT-12", reference="transformers with bitsandbytes")
+def test_eight_bits_are_those_of_bitsandbytes_both_ways(tmp_path):
+    """They round the inputs to 8 bits too, so tensors are compared, and outputs loosely."""
+    import transformers as tf
+
+    pair = make_pair("gpt2", tmp_path)
+    theirs, folder = by_bitsandbytes(pair, tmp_path, load_in_8bit=True)
+    quantize(pair.ours, Int8Config())
+    pair.ours.save_pretrained(tmp_path / "ours")
+    ours, other = load_file(tmp_path / "ours/model.safetensors"), load_file(folder / "model.safetensors")
+    assert ours.keys() == other.keys()
+    for name in ours:
+        if ours[name].dtype == torch.int8:  # they divide in float16
+            assert (ours[name].int() - other[name].int()).abs().max() <= 1
+        else:
+            torch.testing.assert_close(ours[name], other[name], rtol=1e-3, atol=1e-5)
+    there = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32)
+    with torch.no_grad():
+        for given in (load_model(folder)(ids()), there(ids()).logits, pair.ours(ids())):
+            torch.testing.assert_close(given, theirs(ids()).logits, rtol=0, atol=0.1)
+        assert torch.equal(load_model(tmp_path / "ours")(ids()), pair.ours(ids()))
+
+
+@pytest.mark.row("QNT-12", reference="bitsandbytes")
+@pytest.mark.parametrize("shape", [(48, 64), (100, 192), (7, 66), (300, 256)])
+@pytest.mark.parametrize("double", [False, True])
+def test_numbers_of_four_bits_are_those_of_bitsandbytes(shape, double):
+    import bitsandbytes.functional as bnb
+
+    layer = torch.nn.Linear(shape[1], shape[0], bias=False)
+    packed, state = bnb.quantize_4bit(layer.weight.detach(), blocksize=64, compress_statistics=double, quant_type="nf4")
+    ours = FourBitLinear.of(layer, double)
+    assert torch.equal(ours.packed, packed)
+    assert torch.equal(ours.absmax, state.absmax)
+    assert torch.equal(ours.dequantize(), bnb.dequantize_4bit(packed, state))
+    if double:
+        assert torch.equal(ours.nested_absmax, state.state2.absmax)
+        assert torch.equal(ours.nested_quant_map, bnb.create_dynamic_map())
+
+
+@pytest.mark.row("QNT-12", reference="transformers with bitsandbytes")
+def test_a_tensor_that_holds_several_of_our_layers_is_taken_apart_or_multiplied_out(tmp_path, capsys):
+    """phi3 stores q, k and v in one: cut where rows end with blocks of 64, else kept in precision, and said."""
+    pair = make_pair("phi3", tmp_path)
+    theirs, folder = by_bitsandbytes(pair, tmp_path, load_in_4bit=True)
+    model = load_model(folder)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids()), theirs(ids()).logits, rtol=1e-4, atol=2e-5)
+    assert "kept in precision" in capsys.readouterr().err
+    quantize(pair.ours, FourBitConfig())
+    with pytest.raises(UsageError, match="q_proj.*do not end where blocks of 64 do"):
+        pair.ours.save_pretrained(tmp_path / "ours")
+
+    layers = [torch.nn.Linear(128, out, bias=False) for out in (16, 8, 8)]
+    layout = FourBitLayout(FourBitConfig())
+    parts = [FourBitLinear.of(layer) for layer in layers]
+    rows = [layout.rows(part) for part in parts]
+    whole = layout.from_rows(Rows({n: torch.cat([r.each[n] for r in rows]) for n in rows[0].each}, rows[0].shared))
+    assert torch.equal(whole.dequantize(), torch.cat([part.dequantize() for part in parts]))
+    assert torch.equal(layout.layer(layout.stored(whole)).dequantize(), whole.dequantize())
+
+
+@pytest.mark.row("QNT-12", reference="the same folder unchanged")
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        (f"{PROJ} lacks weight.quant_map", lambda own: own.pop(f"{PROJ}.weight.quant_map")),
+        (f"{PROJ}: lacks weight.quant_state", lambda own: own.pop(f"{PROJ}.{STATE}nf4")),
+        ("is no JSON", lambda own: own[f"{PROJ}.{STATE}nf4"].fill_(7)),
+        ("is not whole", lambda own: own.update({f"{PROJ}.{STATE}nf4": torch.tensor([*b"{}"], dtype=torch.uint8)})),
+        (
+            "weight.absmax is .*want",
+            lambda own: own.update({f"{PROJ}.weight.absmax": own[f"{PROJ}.weight.absmax"][:-1].clone()}),
+        ),
+        (
+            "up_proj.weight: stored",
+            lambda own: own.update(
+                {n.replace("layers.0.mlp.down", "layers.1.mlp.up"): t.clone() for n, t in own.items() if "0.mlp.down" in n}
+            ),
+        ),
+    ],
+)
+def test_a_folder_of_four_bits_that_does_not_fit_is_refused_by_name(message, change, tmp_path):
+    model = make_ours("llama", tmp_path)
+    quantize(model, FourBitConfig())
+    model.save_pretrained(tmp_path / "good")
+    with pytest.raises(CheckpointError, match=message):
+        load_model(changed(tmp_path / "good", change))
+    with pytest.raises(CheckpointError, match="one of"):
+        load_model(changed(tmp_path / "good", load_in_8bit=True))
+
+
 @pytest.mark.row("QNT-12", reference="the same folder unchanged")
 def test_a_truncated_file_and_a_missing_method_are_refused(folder):
     whole = (folder / "model.safetensors").read_bytes()
@@ -261,7 +396,7 @@ def test_a_truncated_file_and_a_missing_method_are_refused(folder):
     (folder / "model.safetensors").write_bytes(whole)
     own = folder.parent / "own"
     model = make_ours("llama", folder.parent)
-    quantize(model, Int8Config())
+    quantize(model, SmoothQuantConfig(), ids())
     model.save_pretrained(own)
     config = json.loads((own / "config.json").read_text())
     for wrong, message in (({"kind": "int9"}, "not understood"), ({"modules": ["blocks.0.nowhere"]}, "modules")):

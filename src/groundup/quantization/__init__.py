@@ -19,6 +19,7 @@ _HOMES = {
     "QuantizedLinear": "linear",
     "QuantizationConfig": "config",
     "AWQConfig": "configs.awq",
+    "FourBitConfig": "configs.four_bit",
     "GPTQConfig": "configs.gptq",
     "Int8Config": "configs.integers",
     "SmoothQuantConfig": "configs.smoothquant",
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from groundup.quantization.calibration import token_rows
     from groundup.quantization.config import QuantizationConfig
     from groundup.quantization.configs.awq import AWQConfig
+    from groundup.quantization.configs.four_bit import FourBitConfig
     from groundup.quantization.configs.gptq import GPTQConfig
     from groundup.quantization.configs.integers import Int8Config
     from groundup.quantization.configs.smoothquant import SmoothQuantConfig
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AWQConfig",
+    "FourBitConfig",
     "GPTQConfig",
     "Int8Config",
     "QuantizationConfig",

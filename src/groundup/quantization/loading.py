@@ -112,7 +112,7 @@ def _load_theirs(place: Placing, layout: Layout, weights: Weights) -> None:
                 raise CheckpointError(f"{', '.join(pair.theirs)} does not give {', '.join(pair.ours)}: {error}") from None
 
     compare(model, offered(), weights.path)
-    kept = []
+    kept, dtype = [], place.dtype or _main_dtype(weights, names, quantized)
     for pair in shown("loading", iter(pairs), len(pairs), weights.nbytes):
         stored = {m: {part: weights.get(n) for part, n in quantized[m].tensors.items()} for m in whole[pair] if m in quantized}
         if not stored:
@@ -120,7 +120,7 @@ def _load_theirs(place: Placing, layout: Layout, weights: Weights) -> None:
                 place.tensor(name, tensor)
         elif not _as_layers(place, layout, pair, list(stored.values())):
             kept += [name.removesuffix(".weight") for name in pair.ours]
-            _as_tensors(place, layout, pair, stored, weights)
+            _as_tensors(place, layout, pair, stored, weights, dtype)
     if kept:
         warn(f"{weights.path}: {len(kept)} layers have no quantized form here and are kept in precision: {kept[0]}, ...")
     model.quantization = layout.config  # type: ignore[assignment]
@@ -157,24 +157,22 @@ def collect(layout: Layout, weights: Weights) -> tuple[dict[str, Quantized], lis
 def _checked(layout: Layout, module: str, tensors: dict[str, str], weights: Weights) -> Quantized:
     metas = {part: weights.meta(name) for part, name in tensors.items()}
     try:
-        inner, out = layout.sizes(metas, lambda part: weights.get(tensors[part]))
-        wanted = layout.wanted(inner, out)
+        form = layout.form(metas, lambda part: weights.get(tensors[part]))
     except (UsageError, CheckpointError) as error:
         raise CheckpointError(f"{weights.path}: {module}: {error}") from None
-    missing = [part for part, form in wanted.items() if part not in tensors and not form.optional]
+    missing = [part for part, wanted in form.wanted.items() if part not in tensors and not wanted.optional]
     if missing:
         raise CheckpointError(f"{weights.path}: {module} lacks {', '.join(missing)}: the file is not whole")
     for part, meta in metas.items():
-        if part not in wanted:
-            continue
-        form, dtype = wanted[part], getattr(torch, meta.dtype)
-        if tuple(meta.shape) != form.shape or dtype not in form.dtypes:
+        wanted = form.wanted.get(part)
+        if wanted is None or tuple(meta.shape) != wanted.shape or getattr(torch, meta.dtype) not in wanted.dtypes:
             settings = layout.config.model_dump(include={"bits", "group_size"})
+            told = "nothing" if wanted is None else f"{wanted.shape} {str(wanted.dtypes[0]).removeprefix('torch.')}"
             raise CheckpointError(
-                f"{weights.path}: {module}.{part} is {tuple(meta.shape)} {meta.dtype}, but {inner} inputs and {out} "
-                f"outputs with {settings} want {form.shape} {str(form.dtypes[0]).removeprefix('torch.')}"
+                f"{weights.path}: {module}.{part} is {tuple(meta.shape)} {meta.dtype}, but {form.inner} inputs and "
+                f"{form.out} outputs{f' with {settings}' if settings else ''} want {told}"
             )
-    return Quantized(tensors, inner, out)
+    return Quantized(tensors, form.inner, form.out)
 
 
 def _meta(name: str, quantized: dict[str, Quantized], weights: Weights) -> Tensor:
@@ -209,9 +207,17 @@ def _as_layers(place: Placing, layout: Layout, pair: Pair, stored: list[dict[str
     return True
 
 
-def _as_tensors(place: Placing, layout: Layout, pair: Pair, stored: Any, weights: Weights) -> None:
+def _main_dtype(weights: Weights, names: list[str], quantized: dict[str, Quantized]) -> torch.dtype:
+    """The dtype of what is not quantized in a checkpoint."""
+    plain = (name for name in names if name.removesuffix(".weight") not in quantized)
+    dtypes = (getattr(torch, weights.meta(name).dtype) for name in plain)
+    return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float16)
+
+
+def _as_tensors(
+    place: Placing, layout: Layout, pair: Pair, stored: dict[str, Any], weights: Weights, dtype: torch.dtype
+) -> None:
     """Place a pair as plain tensors: what is quantized is multiplied out."""
-    dtype = place.dtype or torch.float16
     theirs = []
     for name in pair.theirs:
         module = name.removesuffix(".weight")

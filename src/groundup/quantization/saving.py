@@ -30,7 +30,7 @@ def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_0
 
     Raises:
         UsageError: layers of several methods, or layers that the layout holds in one tensor and of which only some are
-            quantized; nothing was written by then.
+            quantized, or whose rows it cannot join; nothing was written by then.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
     config = the_method(model, layers)
@@ -86,10 +86,23 @@ def plan(
                 f"{layout.method} files hold {', '.join(modules)} in one tensor, {pair.theirs[0]}: quantize all of "
                 "them or none (`targets`, `skip`)"
             )
+        if count and not is_same(in_rows(pair.operation)):
+            for module in modules:
+                _check_rows(module, layers[module], layout)
         linear = [module for module in modules if module and type(model.get_submodule(module)) is nn.Linear]
         unchanged += [name.removesuffix(".weight") for name in pair.theirs if linear and name.endswith(".weight")]
         planned.append((pair, bool(count)))
+    if model.config.tie_word_embeddings:  # no tensor of its own, and a layer none the less
+        (head,) = type(model).weight_map(model.config).match_ours(["lm_head.weight"])
+        unchanged += [name.removesuffix(".weight") for name in head.theirs]
     return planned, unchanged
+
+
+def _check_rows(name: str, layer: QuantizedLinear, layout: Layout) -> None:
+    try:
+        layout.check_rows(layer)
+    except UsageError as error:
+        raise UsageError(f"{layout.method} files hold {name} with others in one tensor: {error}; `skip` it") from None
 
 
 def _theirs(

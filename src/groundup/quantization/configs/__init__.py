@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from groundup.base.config import one_of
 from groundup.quantization.config import QuantizationConfig
 from groundup.quantization.configs.awq import AWQConfig
+from groundup.quantization.configs.four_bit import FourBitConfig
 from groundup.quantization.configs.gptq import GPTQConfig
 from groundup.quantization.configs.integers import Int8Config
 from groundup.quantization.configs.smoothquant import SmoothQuantConfig
@@ -17,6 +18,7 @@ else:
 __all__ = [
     "AWQConfig",
     "AnyQuantization",
+    "FourBitConfig",
     "GPTQConfig",
     "Int8Config",
     "QuantizationConfig",

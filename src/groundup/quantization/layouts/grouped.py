@@ -1,6 +1,6 @@
 """The files of GPTQ and AWQ."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from groundup.quantization.configs.awq import AWQConfig
 from groundup.quantization.configs.gptq import GPTQConfig
 from groundup.quantization.grouped_linear import AWQLinear, GPTQLinear, GroupedIntegersLinear
 from groundup.quantization.groups import Grouped
-from groundup.quantization.layouts.layout import FLOATS, Layout, Rows, Wanted
+from groundup.quantization.layouts.layout import FLOATS, Form, Layout, Rows, Wanted
 
 
 class GroupedLayout(Layout):
@@ -23,12 +23,17 @@ class GroupedLayout(Layout):
     kind: ClassVar[type[GroupedIntegersLinear]]
     config: GPTQConfig | AWQConfig  # type: ignore[assignment]
 
-    def wanted(self, inner: int, out: int) -> dict[str, Wanted]:
+    def form(self, metas: Mapping[str, TensorMeta], get: Callable[[str], Tensor]) -> Form:
+        shape = metas["qweight"].shape
+        if len(shape) != 2:
+            raise CheckpointError(f"qweight must be a matrix, not {tuple(shape)}")
+        inner, out = self._sizes(shape)
         form = self.kind.form(inner, out, self.config.bits, self.config.group_size)
-        return {
+        wanted = {
             name: Wanted(shape, FLOATS if dtype.is_floating_point else (dtype,), optional=name == "g_idx")
             for name, (shape, dtype) in form.items()
         }
+        return Form(inner, out, wanted)
 
     def layer(self, stored: dict[str, Tensor]) -> GroupedIntegersLinear:
         inner, out = self._sizes(stored["qweight"].shape)
@@ -47,12 +52,6 @@ class GroupedLayout(Layout):
 
     def from_rows(self, rows: Rows) -> GroupedIntegersLinear:
         return self.kind.from_grouped(Grouped(**rows.each, **rows.shared), self.config.bits, self.config.group_size)
-
-    def sizes(self, metas: Mapping[str, TensorMeta], get: Any) -> tuple[int, int]:
-        shape = metas["qweight"].shape
-        if len(shape) != 2:
-            raise CheckpointError(f"qweight must be a matrix, not {tuple(shape)}")
-        return self._sizes(shape)
 
     def _sizes(self, shape: Any) -> tuple[int, int]:
         """(in, out) from the shape of qweight."""

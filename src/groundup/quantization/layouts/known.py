@@ -5,15 +5,23 @@ from typing import Any
 from groundup.base.errors import CheckpointError, did_you_mean
 from groundup.quantization.config import QuantizationConfig
 from groundup.quantization.configs.awq import AWQConfig
+from groundup.quantization.configs.four_bit import FourBitConfig
 from groundup.quantization.configs.gptq import GPTQConfig
+from groundup.quantization.configs.integers import Int8Config
+from groundup.quantization.layouts.bitsandbytes import BitsAndBytesLayout, EightBitLayout, FourBitLayout
 from groundup.quantization.layouts.grouped import AWQLayout, GPTQLayout
 from groundup.quantization.layouts.layout import Layout
 
 OURS = "groundup"
 """`quant_method` of what has no public layout."""
 
-LAYOUTS: dict[str, type[Layout]] = {layout.method: layout for layout in (GPTQLayout, AWQLayout)}
-PUBLIC: dict[type[QuantizationConfig], type[Layout]] = {GPTQConfig: GPTQLayout, AWQConfig: AWQLayout}
+LAYOUTS: dict[str, type[Layout]] = {layout.method: layout for layout in (GPTQLayout, AWQLayout, BitsAndBytesLayout)}
+PUBLIC: dict[type[QuantizationConfig], type[Layout]] = {
+    AWQConfig: AWQLayout,
+    FourBitConfig: FourBitLayout,
+    GPTQConfig: GPTQLayout,
+    Int8Config: EightBitLayout,
+}
 
 
 def layout_of_file(described: dict[str, Any]) -> Layout:

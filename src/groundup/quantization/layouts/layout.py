@@ -6,7 +6,7 @@ Matrices are (out, in) in all of them, those of GPT-2's Conv1D too. Where a file
 one after another along the outputs, they are taken apart by rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,6 +40,15 @@ class Wanted:
     optional: bool = False
 
 
+@dataclass(frozen=True)
+class Form:
+    """A layer in a file: `inner` inputs, `out` outputs, part -> what it must be."""
+
+    inner: int
+    out: int
+    wanted: dict[str, Wanted]
+
+
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -71,12 +80,16 @@ class Layout:
         """`quantization_config`; `unchanged` are their names of linear layers that keep their precision."""
         raise NotImplementedError
 
-    def sizes(self, metas: Mapping[str, TensorMeta], get: Any) -> tuple[int, int]:
-        """(in, out) of a layer, from what describes its tensors; `get` reads a small one that tells sizes."""
-        raise NotImplementedError
+    def form(self, metas: Mapping[str, TensorMeta], get: Callable[[str], Tensor]) -> "Form":
+        """The size of a layer, and what its tensors must be.
 
-    def wanted(self, inner: int, out: int) -> dict[str, Wanted]:
-        """The tensors of a layer of that size."""
+        Args:
+            metas: part -> what the header tells of it; some may be absent.
+            get: reads a part: only small ones that describe others.
+
+        Raises:
+            UsageError, CheckpointError: the layout has no place for such a layer.
+        """
         raise NotImplementedError
 
     def layer(self, stored: dict[str, Tensor]) -> QuantizedLinear:
@@ -87,8 +100,11 @@ class Layout:
         """The tensors of a layer in the file."""
         raise NotImplementedError
 
+    def check_rows(self, layer: QuantizedLinear) -> None:
+        """Raise a UsageError where rows do not end where blocks of numbers do."""
+
     def rows(self, layer: QuantizedLinear) -> Rows:
-        """What can be taken apart; a UsageError where rows do not end where blocks of numbers do."""
+        """What can be taken apart; a UsageError as `check_rows`."""
         raise NotImplementedError
 
     def from_rows(self, rows: Rows) -> QuantizedLinear:
