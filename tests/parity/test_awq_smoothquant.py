@@ -21,7 +21,20 @@ from groundup.quantization.smoothquant import W8A8Linear, integer_product
 FAMILIES = [
     *("llama", "gpt2", "opt", "bloom", "falcon-7b-like", "gpt-neox", "gptj", "gemma", "gemma2", "gemma3", "gemma4-e"),
     *("gemma4-moe", "mistral", "mixtral", "qwen", "qwen2", "qwen2-moe", "qwen3", "qwen3-moe", "qwen3.5", "qwen3-next"),
-    *("olmo", "olmo2", "olmo3", "phi", "phi3", "cohere2", "minicpm", "glm", "glm4", "chatglm", "chatglm_6b", "glm_130b"),
+    *(
+        "olmo",
+        "olmo2",
+        "olmo3",
+        "phi",
+        "phi3",
+        "cohere2",
+        "minicpm",
+        "glm",
+        "glm4",
+        "chatglm",
+        "chatglm_6b",
+        "glm_130b",
+    ),
     *("deepseek-v2", "deepseek-v3", "gpt-oss", "gpt3", "openelm", "mamba", "mamba2", "rwkv", "rwkv6", "rwkv7", "pangu"),
     *("parts-gated", "parts-prefix", "parts-deepnorm", "parts-switch", "elmo-words", "rnn-lstm", "awd-lstm", "bengio"),
 ]
@@ -207,9 +220,7 @@ def test_the_factors_share_the_difficulty():
     next(iter(walk))
     block = model.blocks["0"]
     inputs = gather({"q": block.attn.q_proj}, walk)["q"].largest
-    weights = torch.stack(
-        [getattr(block.attn, f"{name}_proj").dequantize().abs().amax(0) for name in "qkv"]
-    ).amax(0)
+    weights = torch.stack([getattr(block.attn, f"{name}_proj").dequantize().abs().amax(0) for name in "qkv"]).amax(0)
     torch.testing.assert_close(inputs, weights, rtol=0.02, atol=1e-2)  # the weights are rounded by now
 
 

@@ -53,9 +53,7 @@ def test_every_number_is_that_of_the_definition(bits, symmetric, desc_act):
     hessian = x.T @ x
     for size, block in itertools.product((8, 24), (5, 8, 128)):
         wanted, groups = by_definition(weight, hessian, bits, size, symmetric, desc_act, 0.01)
-        numbers = gptq(
-            weight, hessian, bits, size, symmetric=symmetric, desc_act=desc_act, damping=0.01, block=block
-        )
+        numbers = gptq(weight, hessian, bits, size, symmetric=symmetric, desc_act=desc_act, damping=0.01, block=block)
         torch.testing.assert_close(numbers.dequantize().double(), wanted, rtol=1e-6, atol=1e-6)
         assert numbers.groups.tolist() == groups.tolist()
 
@@ -143,7 +141,7 @@ def test_later_layers_see_what_the_quantized_ones_before_them_give(tmp_path):
 def test_what_cannot_be_is_refused_by_name_and_the_model_stays_as_it_was(tmp_path):
     model = make_ours("llama", tmp_path)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(UsageError, match="blocks.0.attn.q_proj.*groups of 7"):
+    with pytest.raises(UsageError, match=r"blocks.0.attn.q_proj.*groups of 7"):
         quantize(model, GPTQConfig(group_size=7), ids())
     with pytest.raises(UsageError, match="calibration"):
         quantize(model, GPTQConfig(group_size=8))

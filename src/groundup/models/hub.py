@@ -35,7 +35,7 @@ ELSEWHERE = {
 """Forms that rooms above this one know: what they are -> the module whose `load_model(path, dtype, device)` reads them.
 Named as text, because a model need not know what can be put on it."""
 SAVING = {"quantized": "groundup.quantization.saving"}
-"""The same for writing: what the model is -> the module whose `save_model(model, folder, max_shard_bytes)` writes it."""
+"""The same for writing: what a model is -> the module whose `save_model(model, folder, max_shard_bytes)` writes it."""
 
 T = TypeVar("T")
 

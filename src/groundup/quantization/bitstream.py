@@ -1,8 +1,8 @@
 """Small numbers in 32-bit words: a stream of bits, the lowest first, as GPTQ files have it.
 
-    4 bits    8 numbers a word       v0 | v1 << 4 | v2 << 8 | ...
-    2 bits   16 numbers a word
-    3 bits   32 numbers in 3 words, where the 11th and the 22nd lie across an edge
+4 bits    8 numbers a word       v0 | v1 << 4 | v2 << 8 | ...
+2 bits   16 numbers a word
+3 bits   32 numbers in 3 words, where the 11th and the 22nd lie across an edge
 """
 
 import math
@@ -27,7 +27,9 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     """
     count, words = period(bits)
     if codes.shape[-1] % count:
-        raise UsageError(f"{codes.shape[-1]} numbers of {bits} bits do not fill whole words: a multiple of {count} does")
+        raise UsageError(
+            f"{codes.shape[-1]} numbers of {bits} bits do not fill whole words: a multiple of {count} does"
+        )
     codes = codes.unflatten(-1, (-1, count))
     packed = torch.zeros(*codes.shape[:-1], words, dtype=torch.int64, device=codes.device)
     for i in range(count):

@@ -12,7 +12,6 @@ from groundup.base.errors import UsageError
 from groundup.quantization.calibration import as_batches
 from groundup.quantization.changes import Changes
 from groundup.quantization.config import QuantizationConfig
-from groundup.quantization.linear import QuantizedLinear
 from groundup.replace import replace
 
 
@@ -72,7 +71,7 @@ def quantize(model: Any, config: QuantizationConfig, calibration: Tensor | Itera
     """
     found = layers_to_quantize(model, config)
     check(found, config)
-    sizes = {name: (layer.weight.nbytes, layer.weight.numel()) for name, layer in found.items()}
+    sizes = {name: _size(layer) for name, layer in found.items()}
     if config.calibrated:
         left = _calibrate(model, found, config, calibration)
     else:
@@ -80,9 +79,14 @@ def quantize(model: Any, config: QuantizationConfig, calibration: Tensor | Itera
         left = []
     model.quantization = config
     done = [name for name in found if name not in left]
-    before, weights = (sum(sizes[name][i] for name in done) for i in (0, 1))
+    nbytes, weights = (sum(sizes[name][i] for name in done) for i in (0, 1))
     after = sum(model.get_submodule(name).stored_bytes for name in done)
-    return Report(len(done), weights, before, after, tuple(left))
+    return Report(len(done), weights, nbytes, after, tuple(left))
+
+
+def _size(layer: Any) -> tuple[int, int]:
+    """Bytes of a linear layer's matrix, and its numbers."""
+    return layer.weight.nbytes, layer.weight.numel()
 
 
 def check(layers: dict[str, nn.Module], config: QuantizationConfig) -> None:

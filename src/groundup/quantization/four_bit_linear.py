@@ -1,7 +1,7 @@
 """Linear layers whose numbers are places in a table of 16, in blocks, as bitsandbytes stores them.
 
     w = table[code] absmax_b                       b: the block of 64 numbers, one after another over rows
-    absmax_b = nested_table[code_b] nested_c + offset   where the absmax are stored in 8 bits themselves, in blocks of 256
+    absmax_b = nested_table[code_b] nested_c + offset   where they are stored in 8 bits themselves, in blocks of 256
 
 NF4 (Dettmers et al. 2023): the table holds quantiles of a normal distribution, so that each is used as often.
 """
@@ -112,8 +112,9 @@ def _nearest(numbers: Tensor, table: Tensor, block: int) -> tuple[Tensor, Tensor
 
 @functools.cache
 def dynamic_map() -> Tensor:
-    """256 numbers in [-1, 1], closer together towards 0 (Dettmers et al. 2021, dynamic tree quantization): for each power
-    of ten 10^-6 .. 1, the middles of 1, 2, 4, .. 64 equal parts of [0.1, 1], both signs; and 0 and 1.
+    """256 numbers in [-1, 1], closer together towards 0 (Dettmers et al. 2021, dynamic tree quantization).
+
+    For the powers of ten 10^-6 .. 1, the middles of 1, 2, 4, .. 64 equal parts of [0.1, 1], both signs; and 0 and 1.
     """
     numbers = [0.0, 1.0]
     for i in range(7):

@@ -40,7 +40,9 @@ def gptq(
     Args:
         weight: (out, in), floating; the work is done in its dtype.
         hessian: (in, in), sum of x x^T over the inputs; any factor.
-        bits, group_size, symmetric: see `groups`; a group_size of -1 is one group a row.
+        bits: of a number.
+        group_size: inputs that share a scale; -1 is one group a row.
+        symmetric: whether the zero stands in the middle, see `groups`.
         desc_act: columns with large inputs go first; groups are then of columns that follow in that order.
         damping: this share of the mean of the diagonal is added to it.
         block: columns of a block; the result is the same for all.
@@ -104,7 +106,7 @@ def calibrate(
         the names of layers that nothing flowed through, which are left as they are.
     """
     walk, done = BlockByBlock(model, batches), set()
-    for block_name, block in walk:
+    for block_name, _ in walk:
         here = {name: layer for name, layer in layers.items() if name.startswith(block_name + ".")}
         for together in sharing(here, walk):
             inputs = gather({together[0]: here[together[0]]}, walk)[together[0]]

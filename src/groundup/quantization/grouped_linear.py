@@ -75,7 +75,9 @@ class GroupedIntegersLinear(QuantizedLinear):
 def _whole_words(count: int, bits: int, what: str) -> int:
     numbers, words = period(bits)
     if count % numbers:
-        raise UsageError(f"{count} {what} of {bits} bits do not fill whole words of 32 bits (a multiple of {numbers} does)")
+        raise UsageError(
+            f"{count} {what} of {bits} bits do not fill whole words of 32 bits (a multiple of {numbers} does)"
+        )
     return count // numbers * words
 
 

@@ -68,7 +68,7 @@ def encode(weight: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
 
 def round_to_nearest(weight: Tensor, bits: int, group_size: int, symmetric: bool = False) -> Grouped:
     """Every number to the nearest one that its group has. weight (out, in) floating"""
-    out, inner = weight.shape
+    inner = weight.shape[1]
     count = group_count(inner, group_size)
     parts = weight.float().unflatten(1, (count, -1))  # (out, groups, size)
     scale, zero = scale_and_zero(parts, bits, symmetric)

@@ -83,7 +83,7 @@ class Placing:
         set_parameter(self.model, name, weight.copy_(tensor))
 
     def layer(self, name: str, layer: QuantizedLinear, mapped: bool = True) -> None:
-        """A quantized layer in the place of a linear one, whose bias it takes over; copied where it lies in the file."""
+        """A quantized layer in the place of a linear one, whose bias it takes over; copied if it lies in a file."""
         old = self.model.get_submodule(name)
         layer.bias = old.bias  # type: ignore[assignment]
         for leaf, buffer in layer._buffers.items():
@@ -92,29 +92,20 @@ class Placing:
         put(self.model, name, layer)
 
 
-# -- other libraries' layouts -------------------------------------------------------------------------------------------
+# -- other libraries' layouts -----------------------------------------------------------------------------------------
 
 
 def _load_theirs(place: Placing, layout: Layout, weights: Weights) -> None:
-    model, map = place.model, type(place.model).weight_map(place.model.config)
+    model = place.model
     quantized, names = collect(layout, weights)
-    pairs = map.match_theirs(names)
-    whole = {pair: [name.removesuffix(".weight") for name in pair.theirs] for pair in pairs}
-    mixed = {pair: any(module in quantized for module in modules) for pair, modules in whole.items()}
-
-    def offered() -> Iterator[tuple[str, Tensor]]:
-        for pair in pairs:
-            operation = in_rows(pair.operation) if mixed[pair] else pair.operation
-            metas = [_meta(name, quantized, weights) for name in pair.theirs]
-            try:
-                yield from zip(pair.ours, operation.load(metas), strict=True)
-            except RuntimeError as error:
-                raise CheckpointError(f"{', '.join(pair.theirs)} does not give {', '.join(pair.ours)}: {error}") from None
-
-    compare(model, offered(), weights.path)
+    pairs = type(model).weight_map(model.config).match_theirs(names)
+    compare(model, _offered(pairs, quantized, weights), weights.path)
     kept, dtype = [], place.dtype or _main_dtype(weights, names, quantized)
     for pair in shown("loading", iter(pairs), len(pairs), weights.nbytes):
-        stored = {m: {part: weights.get(n) for part, n in quantized[m].tensors.items()} for m in whole[pair] if m in quantized}
+        modules = [module for module in _modules(pair) if module in quantized]
+        stored = {
+            module: {part: weights.get(name) for part, name in quantized[module].tensors.items()} for module in modules
+        }
         if not stored:
             for name, tensor in zip(pair.ours, pair.operation.load([weights.get(n) for n in pair.theirs]), strict=True):
                 place.tensor(name, tensor)
@@ -122,8 +113,27 @@ def _load_theirs(place: Placing, layout: Layout, weights: Weights) -> None:
             kept += [name.removesuffix(".weight") for name in pair.ours]
             _as_tensors(place, layout, pair, stored, weights, dtype)
     if kept:
-        warn(f"{weights.path}: {len(kept)} layers have no quantized form here and are kept in precision: {kept[0]}, ...")
+        warn(
+            f"{weights.path}: {len(kept)} layers have no quantized form here and are kept in precision: {kept[0]}, ..."
+        )
     model.quantization = layout.config  # type: ignore[assignment]
+
+
+def _modules(pair: Pair) -> list[str]:
+    """Their names of the modules whose weights a pair holds."""
+    return [name.removesuffix(".weight") for name in pair.theirs if name.endswith(".weight")]
+
+
+def _offered(pairs: list[Pair], quantized: dict[str, "Quantized"], weights: Weights) -> Iterator[tuple[str, Tensor]]:
+    """Our names and shapes of what a checkpoint holds; nothing is read."""
+    for pair in pairs:
+        mixed = any(module in quantized for module in _modules(pair))
+        operation = in_rows(pair.operation) if mixed else pair.operation
+        metas = [_meta(name, quantized, weights) for name in pair.theirs]
+        try:
+            yield from zip(pair.ours, operation.load(metas), strict=True)
+        except RuntimeError as error:
+            raise CheckpointError(f"{', '.join(pair.theirs)} does not give {', '.join(pair.ours)}: {error}") from None
 
 
 class Quantized:
@@ -150,7 +160,9 @@ def collect(layout: Layout, weights: Weights) -> tuple[dict[str, Quantized], lis
         found[module] = _checked(layout, module, tensors, weights)
         taken |= set(tensors.values())
     if not found:
-        raise CheckpointError(f"{weights.path}: config.json tells of {layout.method}, but no tensor is a `{layout.mark}`")
+        raise CheckpointError(
+            f"{weights.path}: config.json tells of {layout.method}, but no tensor is a `{layout.mark}`"
+        )
     return found, [*(f"{module}.weight" for module in found), *(name for name in names if name not in taken)]
 
 
@@ -226,7 +238,7 @@ def _as_tensors(
         place.tensor(name, tensor)
 
 
-# -- our own layout -----------------------------------------------------------------------------------------------------
+# -- our own layout ---------------------------------------------------------------------------------------------------
 
 
 def _load_ours(place: Placing, described: dict[str, Any], weights: Weights) -> None:

@@ -1,7 +1,7 @@
 """Quantize while reading: each matrix is read, rounded and dropped, so the whole model is never in memory as it was.
 
-    model = load_quantized("big-model", NF4Config())      # QLoRA on what would not fit otherwise
-    quantize_folder("big-model", "big-model-int8", Int8Config())
+model = load_quantized("big-model", NF4Config())      # QLoRA on what would not fit otherwise
+quantize_folder("big-model", "big-model-int8", Int8Config())
 """
 
 from pathlib import Path

@@ -26,7 +26,7 @@ class GPTQConfig(CalibratedConfig):
     """Whether the zero stands in the middle; otherwise each group has its own."""
     desc_act: bool = False
     """Whether columns with large inputs go first."""
-    damping: float = Field(0.01, gt=0)
+    damping: float = Field(default=0.01, gt=0)
     """What is added to the diagonal of the Hessian, as a share of its mean."""
 
     def empty(self, in_features: int, out_features: int, bias: bool) -> QuantizedLinear:

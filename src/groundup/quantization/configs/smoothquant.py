@@ -18,7 +18,7 @@ class SmoothQuantConfig(CalibratedConfig):
     kind: Literal["smoothquant"] = "smoothquant"
     home: ClassVar[str] = "groundup.quantization.smoothquant"
 
-    alpha: float = Field(0.5, ge=0, le=1)
+    alpha: float = Field(default=0.5, ge=0, le=1)
     """How much of the difficulty moves from the inputs to the weights."""
     inputs: Literal["dynamic", "static"] = "dynamic"
     """Scales of the inputs: of each token as it comes, or one for all tokens, from the calibration texts."""

@@ -43,7 +43,6 @@ class FourBitLayout(BitsAndBytesLayout):
         *("weight", "weight.absmax", "weight.quant_map", "weight.nested_absmax", "weight.nested_quant_map"),
         *(STATE + table for table in TABLES),
     )
-    config: FourBitConfig
 
     def describe(self, unchanged: list[str]) -> dict[str, Any]:
         return {
@@ -137,7 +136,7 @@ def read_state(tensor: Tensor) -> dict[str, Any]:
     nested = state.get("nested_blocksize") if isinstance(state, dict) else None
     whole = all(isinstance(size, int) and 0 < size < 2**32 for size in [*sizes, *([nested] if nested else [])])
     if len(sizes) != 3 or not whole or (nested and not isinstance(state.get("nested_offset"), float | int)):
-        raise CheckpointError(f"quant_state is not whole: {str(state):.120}")
+        raise CheckpointError(f"quant_state is not whole: {state!s:.120}")
     return state
 
 
@@ -146,7 +145,6 @@ class EightBitLayout(BitsAndBytesLayout):
 
     mark = "SCB"
     parts = ("weight", "SCB", "weight_format")
-    config: Int8Config
 
     def describe(self, unchanged: list[str]) -> dict[str, Any]:
         return {

@@ -21,7 +21,6 @@ class GroupedLayout(Layout):
 
     mark = "qweight"
     kind: ClassVar[type[GroupedIntegersLinear]]
-    config: GPTQConfig | AWQConfig  # type: ignore[assignment]
 
     def form(self, metas: Mapping[str, TensorMeta], get: Callable[[str], Tensor]) -> Form:
         shape = metas["qweight"].shape
@@ -68,7 +67,6 @@ class GPTQLayout(GroupedLayout):
     method = "gptq"
     kind = GPTQLinear
     parts = ("qweight", "qzeros", "scales", "g_idx")
-    config: GPTQConfig
 
     def __init__(self, config: GPTQConfig, less_one: bool | None = None):
         super().__init__(config)
@@ -127,7 +125,6 @@ class AWQLayout(GroupedLayout):
     method = "awq"
     kind = AWQLinear
     parts = ("qweight", "qzeros", "scales")
-    config: AWQConfig
 
     @classmethod
     def read(cls, described: dict[str, Any]) -> "AWQLayout":

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from groundup.base.safetensors_header import TensorMeta
-from groundup.quantization.config import QuantizationConfig
 from groundup.quantization.linear import QuantizedLinear
 
 
@@ -56,7 +55,7 @@ class Layout:
     """One form of files. Made from the `quantization_config` of a config.json, or from our settings.
 
     Attributes:
-        config: our settings that it stands for.
+        config: our settings that it stands for, a QuantizationConfig.
     """
 
     method: ClassVar[str]
@@ -66,7 +65,7 @@ class Layout:
     parts: ClassVar[tuple[str, ...]]
     """The names of all tensors of a layer."""
 
-    config: QuantizationConfig
+    config: Any
 
     def __init__(self, config: Any):
         self.config = config
