@@ -7,7 +7,9 @@ print(report)                                 # bits a weight, bytes before and 
 
 configs/        the settings of each method; import no torch
 linear.py       a linear layer whose matrix is stored in fewer bits
-quantize.py     exchange a model's layers for such ones
+exchange.py     exchange a model's layers for such ones
+calibration.py  what flows into layers, block by block; folding.py: factors that change nothing
+layouts/        the files of GPTQ, AWQ and bitsandbytes; loading.py, saving.py, streaming.py
 one method a file
 """
 
@@ -23,6 +25,8 @@ _HOMES = {
     "GPTQConfig": "configs.gptq",
     "Int8Config": "configs.integers",
     "SmoothQuantConfig": "configs.smoothquant",
+    "load_quantized": "streaming",
+    "quantize_folder": "streaming",
     "token_rows": "calibration",
 }
 
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from groundup.quantization.configs.smoothquant import SmoothQuantConfig
     from groundup.quantization.exchange import quantize
     from groundup.quantization.linear import QuantizedLinear
+    from groundup.quantization.streaming import load_quantized, quantize_folder
 
 __all__ = [
     "AWQConfig",
@@ -45,7 +50,9 @@ __all__ = [
     "QuantizationConfig",
     "QuantizedLinear",
     "SmoothQuantConfig",
+    "load_quantized",
     "quantize",
+    "quantize_folder",
     "token_rows",
 ]
 

@@ -74,7 +74,7 @@ def plan(
     model: "CausalLM", layers: dict[str, QuantizedLinear], layout: Layout
 ) -> tuple[list[tuple[Pair, bool]], list[str]]:
     """The pairs to write, each with whether it is quantized, and their names of linear layers that are not."""
-    within = tuple(f"{name}.{leaf}" for name, layer in layers.items() for leaf, _ in layer.named_buffers())
+    within = tuple(f"{name}.{leaf}" for name, layer in layers.items() for leaf, _ in layer.named_buffers(recurse=False))
     names = [name for name in plain_tensors(model) if name not in set(within)] + [f"{name}.weight" for name in layers]
     planned: list[tuple[Pair, bool]] = []
     unchanged: list[str] = []
