@@ -9,7 +9,7 @@ import fnmatch
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,10 @@ ELSEWHERE = {
 }
 """Forms that rooms above this one know: what they are -> the module whose `load_model(path, dtype, device)` reads them.
 Named as text, because a model need not know what can be put on it."""
+SAVING = {"quantized": "groundup.quantization.saving"}
+"""The same for writing: what a model is -> the module whose `save_model(model, folder, max_shard_bytes)` writes it."""
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -79,14 +83,19 @@ def load_model(
         for name, tensor in shown("loading", weight_map.load(names, weights.get), len(names), weights.nbytes):
             if _is_tied_copy(model, name):
                 continue
-            kept = any(fnmatch.fnmatchcase(name, pattern) for pattern in model.float32)
-            wanted_here = torch.float32 if kept else wanted_dtype
-            dtype_here = wanted_here if wanted_here is not None and tensor.is_floating_point() else tensor.dtype
+            dtype_here = stored_dtype(model, name, tensor, wanted_dtype)
             weight = torch.empty(tensor.shape, dtype=dtype_here, device=wanted_device)
             set_parameter(model, name, weight.copy_(tensor))
     model.tie_weights()
     model.name_or_path = str(path_or_name)
     return model.eval()
+
+
+def stored_dtype(model: "CausalLM", name: str, tensor: Tensor, wanted: torch.dtype | None) -> torch.dtype:
+    """The dtype in which a tensor of a checkpoint goes into the model; `wanted` None for its own."""
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in model.float32):
+        wanted = torch.float32
+    return wanted if wanted is not None and tensor.is_floating_point() else tensor.dtype
 
 
 def loader_elsewhere(path: Path) -> Callable[..., "CausalLM"] | None:
@@ -104,7 +113,7 @@ def loader_elsewhere(path: Path) -> Callable[..., "CausalLM"] | None:
     return importlib.import_module(ELSEWHERE[kind]).load_model if kind else None
 
 
-def shown(label: str, pairs: Iterator[tuple[str, Tensor]], count: int, nbytes: int) -> Iterable[tuple[str, Tensor]]:
+def shown(label: str, pairs: Iterator[T], count: int, nbytes: int) -> Iterable[T]:
     """With a progress bar where it takes long enough to wonder."""
     return progress(pairs, total=count, label=label, unit="tensor") if nbytes > LARGE_BYTES else pairs
 
@@ -128,19 +137,27 @@ def compare(model: "CausalLM", offered: Iterator[tuple[str, Tensor]], folder: Pa
 
 def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_000_000_000) -> None:
     """Write config.json, generation_config.json and safetensors that transformers loads; tensors go one at a time."""
-    folder = Path(folder)
-    own, get = weights_to_save(model)
-    if any(".adapters." in name or name.startswith("prompt.") for name in own):
+    if any(".adapters." in name or name.startswith("prompt.") for name, _ in model.named_parameters()):
         raise UsageError(
             "adapters stand on this model: `save_adapter` writes one, `merged(model)` has them in its weights"
         )
+    if getattr(model, "quantization", None) is not None:
+        importlib.import_module(SAVING["quantized"]).save_model(model, folder, max_shard_bytes)
+        return
+    folder = Path(folder)
+    own, get = weights_to_save(model)
     weight_map = type(model).weight_map(model.config)
     folder.mkdir(parents=True, exist_ok=True)
     with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
         nbytes = sum(tensor.nbytes for tensor in model.state_dict().values())
         for name, tensor in shown("writing", weight_map.save(own, get), len(own), nbytes):
             writer.add(name, tensor.detach().cpu())
-    config = model.config.to_hf() | {"dtype": str(model.dtype).removeprefix("torch.")}
+    write_config(model, folder)
+
+
+def write_config(model: "CausalLM", folder: Path, **more: Any) -> None:
+    """Write config.json, with `more` in it, and generation_config.json."""
+    config = model.config.to_hf() | {"dtype": str(model.dtype).removeprefix("torch.")} | more
     special = {name: config[name] for name in SPECIAL_IDS if config.get(name) is not None}
     write_model_folder(folder, config, generation_config=special)
 

@@ -7,7 +7,9 @@ print(report)                                 # bits a weight, bytes before and 
 
 configs/        the settings of each method; import no torch
 linear.py       a linear layer whose matrix is stored in fewer bits
-quantize.py     exchange a model's layers for such ones
+exchange.py     exchange a model's layers for such ones
+calibration.py  what flows into layers, block by block; folding.py: factors that change nothing
+layouts/        the files of GPTQ, AWQ and bitsandbytes; loading.py, saving.py, streaming.py
 one method a file
 """
 
@@ -18,16 +20,41 @@ _HOMES = {
     "quantize": "exchange",
     "QuantizedLinear": "linear",
     "QuantizationConfig": "config",
+    "AWQConfig": "configs.awq",
+    "FourBitConfig": "configs.four_bit",
+    "GPTQConfig": "configs.gptq",
     "Int8Config": "configs.integers",
+    "SmoothQuantConfig": "configs.smoothquant",
+    "load_quantized": "streaming",
+    "quantize_folder": "streaming",
+    "token_rows": "calibration",
 }
 
 if TYPE_CHECKING:
+    from groundup.quantization.calibration import token_rows
     from groundup.quantization.config import QuantizationConfig
+    from groundup.quantization.configs.awq import AWQConfig
+    from groundup.quantization.configs.four_bit import FourBitConfig
+    from groundup.quantization.configs.gptq import GPTQConfig
     from groundup.quantization.configs.integers import Int8Config
+    from groundup.quantization.configs.smoothquant import SmoothQuantConfig
     from groundup.quantization.exchange import quantize
     from groundup.quantization.linear import QuantizedLinear
+    from groundup.quantization.streaming import load_quantized, quantize_folder
 
-__all__ = ["Int8Config", "QuantizationConfig", "QuantizedLinear", "quantize"]
+__all__ = [
+    "AWQConfig",
+    "FourBitConfig",
+    "GPTQConfig",
+    "Int8Config",
+    "QuantizationConfig",
+    "QuantizedLinear",
+    "SmoothQuantConfig",
+    "load_quantized",
+    "quantize",
+    "quantize_folder",
+    "token_rows",
+]
 
 
 def __getattr__(name: str) -> Any:

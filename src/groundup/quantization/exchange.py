@@ -1,15 +1,17 @@
 """Exchange a model's linear layers for quantized ones."""
 
 import fnmatch
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.base.console import as_size
 from groundup.base.errors import UsageError
+from groundup.quantization.calibration import as_batches
+from groundup.quantization.changes import Changes
 from groundup.quantization.config import QuantizationConfig
-from groundup.quantization.linear import QuantizedLinear
 from groundup.replace import replace
 
 
@@ -20,12 +22,14 @@ class Report:
     Attributes:
         layers: how many were exchanged; weights: numbers in them.
         bytes_before, bytes_after: of these layers' matrices.
+        left: linear layers that were meant and keep their precision, as no calibration text reached them.
     """
 
     layers: int
     weights: int
     bytes_before: int
     bytes_after: int
+    left: tuple[str, ...] = ()
 
     @property
     def bits_per_weight(self) -> float:
@@ -34,7 +38,8 @@ class Report:
 
     def __str__(self) -> str:
         sizes = f"{as_size(self.bytes_before)} -> {as_size(self.bytes_after)}"
-        return f"{self.layers} layers, {self.weights:,} weights: {sizes}, {self.bits_per_weight:.2f} bits a weight"
+        text = f"{self.layers} layers, {self.weights:,} weights: {sizes}, {self.bits_per_weight:.2f} bits a weight"
+        return text + f"; left in precision: {', '.join(self.left)}" * bool(self.left)
 
 
 def layers_to_quantize(model: nn.Module, config: QuantizationConfig) -> dict[str, nn.Module]:
@@ -51,19 +56,70 @@ def layers_to_quantize(model: nn.Module, config: QuantizationConfig) -> dict[str
     return found
 
 
-def quantize(model: Any, config: QuantizationConfig) -> Report:
+def quantize(model: Any, config: QuantizationConfig, calibration: Tensor | Iterable[Tensor] | None = None) -> Report:
     """Store the matrices of a model's linear layers in fewer bits, in place.
 
+    Args:
+        model: any model.
+        config: the method.
+        calibration: token ids (N, T), or batches of them, for a method that looks at what flows through the layers:
+            see `calibration.token_rows`.
+
     Raises:
-        UsageError: nothing matches, or the method needs calibration texts.
+        UsageError: nothing matches, a layer does not fit the method, or it needs calibration texts. The model is then
+            as it was.
     """
     found = layers_to_quantize(model, config)
-    before = sum(layer.weight.nbytes for layer in found.values())  # type: ignore[union-attr]
-    weights = sum(layer.weight.numel() for layer in found.values())  # type: ignore[union-attr]
-    replace(model, list(found), config.make)
+    check(found, config)
+    sizes = {name: _size(layer) for name, layer in found.items()}
+    if config.calibrated:
+        left = _calibrate(model, found, config, calibration)
+    else:
+        replace(model, list(found), config.make)
+        left = []
     model.quantization = config
-    after = sum(module.stored_bytes for module in model.modules() if isinstance(module, QuantizedLinear))
-    return Report(len(found), weights, before, after)
+    done = [name for name in found if name not in left]
+    nbytes, weights = (sum(sizes[name][i] for name in done) for i in (0, 1))
+    after = sum(model.get_submodule(name).stored_bytes for name in done)
+    return Report(len(done), weights, nbytes, after, tuple(left))
+
+
+def _size(layer: Any) -> tuple[int, int]:
+    """Bytes of a linear layer's matrix, and its numbers."""
+    return layer.weight.nbytes, layer.weight.numel()
+
+
+def check(layers: dict[str, nn.Module], config: QuantizationConfig) -> None:
+    """Raise a UsageError that names the layers whose sizes do not fit the method."""
+    problems = {}
+    for name, layer in layers.items():
+        try:
+            config.check(layer)
+        except UsageError as error:
+            problems[name] = str(error)
+    if problems:
+        first = next(iter(problems))
+        raise UsageError(
+            f"{len(problems)} of {len(layers)} layers do not fit {config.kind}: {first}: {problems[first]}. "  # type: ignore[attr-defined]
+            f"Change the settings, or leave them out: skip={list(problems)[:3]}"
+        )
+
+
+def _calibrate(
+    model: nn.Module,
+    found: dict[str, nn.Module],
+    config: QuantizationConfig,
+    calibration: Tensor | Iterable[Tensor] | None,
+) -> list[str]:
+    if calibration is None:
+        raise UsageError(f"{config.kind} looks at what flows through the layers: give calibration=ids")  # type: ignore[attr-defined]
+    inside = {name: layer for name, layer in found.items() if name.startswith("blocks.")}
+    with Changes(model) as changes:
+        left = config.calibrate(model, inside, as_batches(calibration), changes)
+        left += [name for name in found if name not in inside]
+        if len(left) == len(found):
+            raise UsageError(f"no calibration text reached a linear layer of {type(model).__name__}")
+    return left
 
 
 def exchange_empty(model: Any, config: QuantizationConfig) -> int:

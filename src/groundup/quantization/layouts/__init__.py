@@ -1,0 +1,1 @@
+"""How quantized layers lie in the files of other libraries."""
