@@ -135,7 +135,7 @@ def test_peft_reads_our_folder_and_so_do_we(kind, family, baked, tmp_path):
 
 @pytest.mark.parametrize("kind", ["prompt", "prefix"])
 def test_a_folder_for_another_shape_is_refused_and_the_model_stays(kind, tmp_path):
-    pair, theirs, _, _ = both(kind, "gpt2", tmp_path)
+    pair, _, _, _ = both(kind, "gpt2", tmp_path)
     save_adapter(pair.ours, tmp_path / "adapter")
     other = make_pair("llama-grouped", tmp_path / "other").ours
     path = tmp_path / "adapter/adapter_config.json"

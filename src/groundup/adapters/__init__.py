@@ -73,11 +73,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AdaLoRAConfig",
     "AdapterConfig",
+    "BitFitConfig",
     "BottleneckConfig",
     "FusionConfig",
     "IA3Config",
     "InvertibleConfig",
-    "BitFitConfig",
     "LoRAConfig",
     "PTuningConfig",
     "PTuningV2Config",

@@ -24,7 +24,7 @@ def bitfit(model: nn.Module) -> Plan:
     found = tuple(n for n, _ in model.named_parameters() if is_base(n) and n.rpartition(".")[2] == "bias")
     if not found:
         raise UsageError(
-            f"{type(model).__name__} has no biases here, so BitFit has nothing to train: LoRA and prompts fit any family"
+            f"{type(model).__name__} has no biases, so BitFit has nothing to train: LoRA and prompts fit any family"
         )
     return Plan(tensors=found)
 

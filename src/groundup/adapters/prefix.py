@@ -119,9 +119,10 @@ def seen_by_all(mask: Mask, n: int, q: Tensor, k: Tensor, own: Tensor | None = N
     """The mask for n keys more in front, without bias, that every query sees; or those that `own` names.
 
     Args:
-        mask: of q (B, H, T, d) and k (B, K, S, d).
+        mask: of queries and keys.
         n: keys in front.
-        q, k: before them.
+        q: (B, H, T, d).
+        k: (B, K, S, d), without those in front.
         own: (B, 1, 1, n) bool, or None.
     """
     queries, keys = q.shape[2], k.shape[2]

@@ -171,7 +171,7 @@ def token_labels(
 
 @dataclass(frozen=True)
 class Finding:
-    """What a probe found in one layer: its accuracy on texts it has not seen, and on the control task, if there was one."""
+    """What a probe found in one layer: its accuracy on unseen texts, and on the control task, if there was one."""
 
     layer: str
     accuracy: float
@@ -194,8 +194,10 @@ def probe_layers(
     """Probe layer by layer.
 
     Args:
-        train, test: layer -> vectors, as of `features`.
-        train_labels, test_labels: (N,) int64; vectors with a label below 0 are left out.
+        train: layer -> vectors, as of `features`.
+        train_labels: (N,) int64; vectors with a label below 0 are left out.
+        test: as `train`, of texts that are judged.
+        test_labels: as `train_labels`.
         settings: of each probe.
         kinds: of the tokens of both sets (their ids), for the control task; None for none.
 

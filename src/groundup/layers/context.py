@@ -29,7 +29,7 @@ class Context:
         segments: (B, T) int64 or None, parts of a row: sentence A and B, source and target.
         source: (B, S, E), what cross-attention reads, or None.
         source_documents: (B, S) int64 or None. 0 is padding of the source.
-        ids: (B, T) int64 or None. Where vectors are given with tokens among them: the tokens' ids, -1 for other vectors.
+        ids: (B, T) int64 or None. Where vectors are given with tokens among them: the tokens' ids, -1 for others.
         ahead: (B or 1, 1) int64 or 0: positions that are taken before the text, by a prefix of keys and values.
         shared: what one layer leaves for the later ones of this call, by name.
     """

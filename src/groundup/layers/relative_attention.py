@@ -22,8 +22,8 @@ class ShawCore(AttentionCore):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, *, table: Tensor | None = None, index: Tensor | None = None
     ) -> Tensor:
-        """As AttentionCore; table (N, d), index (B or 1, T, S) int64: which row of it stands for a^V_ij. Keys before those
-        of the index are at no distance: their values stay as they are.
+        """As AttentionCore; table (N, d), index (B or 1, T, S) int64: which row of it stands for a^V_ij. Keys before
+        those of the index are at no distance: their values stay as they are.
         """
         if table is None or index is None:
             return super().forward(q, k, v, mask)

@@ -5,7 +5,7 @@ import torch
 
 from families import CASES
 from families.tiny import ids, make_ours
-from groundup.adapters import BitFitConfig, LoRAConfig, PartialConfig, add_adapter, adapters_of
+from groundup.adapters import BitFitConfig, LoRAConfig, PartialConfig, adapters_of, add_adapter
 from groundup.adapters.files import load_adapter, save_adapter
 from groundup.base.errors import UsageError
 

@@ -13,8 +13,8 @@ from groundup.adapters import (
     PromptConfig,
     PTuningConfig,
     PTuningV2Config,
-    add_adapter,
     adapters_of,
+    add_adapter,
     bake,
 )
 from groundup.adapters.prefix import plan as prefix_plan

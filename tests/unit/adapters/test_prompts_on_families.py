@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from families import CASES
 from families.tiny import ids, make_ours
-from groundup.adapters import PrefixConfig, PromptConfig, PTuningV2Config, add_adapter, adapters_of
+from groundup.adapters import PrefixConfig, PromptConfig, PTuningV2Config, adapters_of, add_adapter
 from groundup.base.errors import UsageError
 
 NO_VECTORS = ("ngram",)
@@ -33,7 +33,8 @@ def with_adapters(model):
         try:
             add_adapter(model, config, name)
         except UsageError as refused:
-            assert type(model).__name__ in str(refused)
+            if type(model).__name__ not in str(refused):
+                raise
             continue
         names.append(name)
     return names
