@@ -7,7 +7,9 @@ print(report)                                 # bits a weight, bytes before and 
 
 configs/        the settings of each method; import no torch
 linear.py       a linear layer whose matrix is stored in fewer bits
-quantize.py     exchange a model's layers for such ones
+experts.py      the experts of a mixture, likewise
+exchange.py     exchange a model's layers for such ones
+rounding.py     to integers; packing.py: several of them in a byte
 one method a file
 """
 
@@ -18,16 +20,35 @@ _HOMES = {
     "quantize": "exchange",
     "QuantizedLinear": "linear",
     "QuantizationConfig": "config",
+    "ChatGLMInt4Config": "configs.integers",
+    "ChatGLMInt8Config": "configs.integers",
+    "Int4Config": "configs.integers",
     "Int8Config": "configs.integers",
+    "IntegerConfig": "configs.integers",
 }
 
 if TYPE_CHECKING:
     from groundup.quantization.config import QuantizationConfig
-    from groundup.quantization.configs.integers import Int8Config
+    from groundup.quantization.configs.integers import (
+        ChatGLMInt4Config,
+        ChatGLMInt8Config,
+        Int4Config,
+        Int8Config,
+        IntegerConfig,
+    )
     from groundup.quantization.exchange import quantize
     from groundup.quantization.linear import QuantizedLinear
 
-__all__ = ["Int8Config", "QuantizationConfig", "QuantizedLinear", "quantize"]
+__all__ = [
+    "ChatGLMInt4Config",
+    "ChatGLMInt8Config",
+    "Int4Config",
+    "Int8Config",
+    "IntegerConfig",
+    "QuantizationConfig",
+    "QuantizedLinear",
+    "quantize",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,11 +4,25 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.base.config import one_of
 from groundup.quantization.config import QuantizationConfig
-from groundup.quantization.configs.integers import Int8Config
+from groundup.quantization.configs.integers import (
+    ChatGLMInt4Config,
+    ChatGLMInt8Config,
+    Int4Config,
+    Int8Config,
+    IntegerConfig,
+)
 
 if TYPE_CHECKING:
     AnyQuantization = QuantizationConfig
 else:
     AnyQuantization: Any = one_of(QuantizationConfig)
 
-__all__ = ["AnyQuantization", "Int8Config", "QuantizationConfig"]
+__all__ = [
+    "AnyQuantization",
+    "ChatGLMInt4Config",
+    "ChatGLMInt8Config",
+    "Int4Config",
+    "Int8Config",
+    "IntegerConfig",
+    "QuantizationConfig",
+]
