@@ -10,6 +10,7 @@ linear.py       a linear layer whose matrix is stored in fewer bits
 experts.py      the experts of a mixture, likewise
 exchange.py     exchange a model's layers for such ones
 rounding.py     to integers; packing.py: several of them in a byte
+tables.py       to places in a table
 one method a file
 """
 
@@ -22,9 +23,11 @@ _HOMES = {
     "QuantizationConfig": "config",
     "ChatGLMInt4Config": "configs.integers",
     "ChatGLMInt8Config": "configs.integers",
+    "FP4Config": "configs.nf4",
     "Int4Config": "configs.integers",
     "Int8Config": "configs.integers",
     "IntegerConfig": "configs.integers",
+    "NF4Config": "configs.nf4",
 }
 
 if TYPE_CHECKING:
@@ -36,15 +39,18 @@ if TYPE_CHECKING:
         Int8Config,
         IntegerConfig,
     )
+    from groundup.quantization.configs.nf4 import FP4Config, NF4Config
     from groundup.quantization.exchange import quantize
     from groundup.quantization.linear import QuantizedLinear
 
 __all__ = [
     "ChatGLMInt4Config",
     "ChatGLMInt8Config",
+    "FP4Config",
     "Int4Config",
     "Int8Config",
     "IntegerConfig",
+    "NF4Config",
     "QuantizationConfig",
     "QuantizedLinear",
     "quantize",

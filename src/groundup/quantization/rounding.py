@@ -30,7 +30,7 @@ def absmax(weight: Tensor, bits: int, group: Grouping, smallest: float = SMALLES
 
 
 def zero_point(weight: Tensor, bits: int, group: Grouping, smallest: float = SMALLEST) -> tuple[Tensor, Tensor, Tensor]:
-    """Affine rounding. (out, in) floating -> q (out, in) uint8, scale (out or 1, groups) float32, zero likewise uint8"""
+    """Affine rounding. (out, in) floating -> q (out, in) uint8, scale (out or 1, groups) float32, zero uint8 alike."""
     parts = in_groups(weight.float(), group)
     low, high = parts.amin(-1).clamp(max=0), parts.amax(-1).clamp(min=0)
     scale = ((high - low) / (2**bits - 1)).clamp(min=smallest)
@@ -52,7 +52,7 @@ def round_affine(weight: Tensor, scale: Tensor, zero: Tensor, bits: int, group: 
 
 
 def restore(q: Tensor, scale: Tensor, group: Grouping, zero: Tensor | None = None) -> Tensor:
-    """s (q - z), (out, in) float32."""
+    """What the integers stand for, s (q - z): (out, in) float32."""
     inner = q.shape[1]
     steps = q.float() if zero is None else q.float() - spread(zero.float(), inner, group)
     return steps * spread(scale.float(), inner, group)

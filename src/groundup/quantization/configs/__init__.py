@@ -11,6 +11,7 @@ from groundup.quantization.configs.integers import (
     Int8Config,
     IntegerConfig,
 )
+from groundup.quantization.configs.nf4 import FP4Config, NF4Config
 
 if TYPE_CHECKING:
     AnyQuantization = QuantizationConfig
@@ -21,8 +22,10 @@ __all__ = [
     "AnyQuantization",
     "ChatGLMInt4Config",
     "ChatGLMInt8Config",
+    "FP4Config",
     "Int4Config",
     "Int8Config",
     "IntegerConfig",
+    "NF4Config",
     "QuantizationConfig",
 ]
