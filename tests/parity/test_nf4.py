@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from families.tiny import ids, make_ours
 from groundup.adapters.attach import adapters_of
 from groundup.adapters.configs.lora import LoRAConfig
+from groundup.base.errors import UsageError
 from groundup.quantization import FP4Config, NF4Config, quantize
 from groundup.quantization.experts import QuantizedExperts
 from groundup.quantization.nf4 import NF4Linear
@@ -59,6 +60,7 @@ def test_the_maps_are_theirs():
         ((37, 22), torch.float32, 64),  # a block that is not full
         ((5, 7), torch.float32, 128),  # an odd number of numbers
         ((48, 96), torch.bfloat16, 32),
+        ((1, 6), torch.float32, 64),  # nothing but zeros
         ((48, 64), torch.float16, 64),
     ],
 )
@@ -86,7 +88,7 @@ def test_rounding_to_places_is_theirs_at_every_border():
     ascending = theirs.create_dynamic_map()
     near = [ascending, (ascending[1:] + ascending[:-1]) / 2]
     near += [torch.nextafter(n, torch.full_like(n, to)) for n in near for to in (-1, 1)]
-    numbers = torch.cat([*near, torch.linspace(-1, 1, 5000), torch.tensor([-1.0, 1.0])])
+    numbers = torch.cat([*near, torch.linspace(-1, 1, 50000), torch.zeros(512), torch.tensor([-1.0, 1.0])])
     for scale in (1.0, 0.3):
         q, state = theirs.quantize_blockwise(numbers * scale, blocksize=256)
         ours, absmax = to_dynamic(numbers * scale, ascending, 256)
@@ -164,3 +166,8 @@ def test_a_model_in_nf4_learns_by_lora(name, tmp_path):
         optimizer.step()
     assert losses[2] < losses[0]
     assert all(torch.equal(model.state_dict()[k], v) for k, v in stored.items())
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    with pytest.raises(UsageError, match="not finite"):
+        NF4Config().make(layer_of(torch.tensor([[1.0, float("inf")]])))

@@ -80,7 +80,8 @@ class IntegerLinear(QuantizedLinear):
         symmetric: bool = True,
     ):
         super().__init__(in_features, out_features, bias, device)
-        self.bits, self.group = bits, group
+        self.bits = bits
+        self.group: Grouping = group
         scales = (1 if group == "tensor" else out_features, group_count(in_features, group))
         size = packed_bytes(in_features, bits)
         self.register_buffer("packed", torch.zeros(out_features, size, dtype=torch.uint8, device=device))

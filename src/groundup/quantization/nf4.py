@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.base.errors import UsageError
 from groundup.quantization.linear import QuantizedLinear
 from groundup.quantization.packing import pack_pairs
-from groundup.quantization.tables import TABLES, dynamic, to_dynamic, to_places
+from groundup.quantization.tables import TABLES, dynamic, in_blocks, places, to_dynamic, to_places
 
 BLOCK, NESTED_BLOCK = 64, 256
 
@@ -67,14 +68,21 @@ class NF4Linear(QuantizedLinear):
 
     @classmethod
     def of(cls, layer: nn.Module, double: bool = True, table: str = "nf4", block: int = BLOCK) -> Self:
-        """Rounded to the table; `double`: the absmax are stored in 8 bits."""
+        """Rounded to the table; `double`: the absmax are stored in 8 bits.
+
+        Raises:
+            UsageError: a number is not finite.
+        """
         weight: Tensor = layer.weight.detach()  # type: ignore[operator, union-attr]
+        if not weight.is_meta and not weight.isfinite().all():
+            raise UsageError("a weight is not finite: leave the layer out by `skip`")
         nested_block = NESTED_BLOCK if double else 0
         where = {"device": weight.device}
         new = cls(weight.shape[1], weight.shape[0], **where, block=block, nested_block=nested_block, table=table)
         new.bias = layer.bias  # type: ignore[assignment]
         codes, absmax = to_places(weight.flatten(), new.quant_map, block)
-        new.packed = pack_pairs(F.pad(codes, (0, len(codes) % 2)))[:, None]
+        filling = places(weight.new_zeros(len(codes) % 2, dtype=torch.float32), new.quant_map)
+        new.packed = pack_pairs(torch.cat((codes, filling)))[:, None]
         if new.nested_quant_map is None:
             new.absmax = absmax
             return new
@@ -93,5 +101,5 @@ class NF4Linear(QuantizedLinear):
         count = self.in_features * self.out_features
         pairs = torch.stack((self.quant_map.repeat_interleave(16), self.quant_map.repeat(16)), dim=1)  # (256, 2)
         numbers = F.embedding(self.packed[:, 0].int(), pairs).flatten()
-        blocks = F.pad(numbers, (0, -len(numbers) % self.block)).view(-1, self.block)
+        blocks = in_blocks(numbers[:count], self.block)
         return (blocks * self.scales()[:, None]).flatten()[:count].view(self.out_features, self.in_features)

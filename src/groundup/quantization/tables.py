@@ -18,6 +18,9 @@ OUTERMOST = 0.9677083
 SMALLEST = 1e-38
 """What a block is divided by at least."""
 
+STEPS = 65535
+"""Even steps from -1 to 1 in which bitsandbytes rounds to a table of 256."""
+
 
 @functools.cache
 def nf4() -> Tensor:
@@ -61,30 +64,38 @@ def to_places(numbers: Tensor, table: Tensor, block: int) -> tuple[Tensor, Tenso
 
     Where two are equally near, the lower one.
     """
-    within, absmax = _divided(numbers.float(), block, by_reciprocal=True)
+    count, whole = len(numbers), len(numbers) // block
+    blocks = in_blocks(numbers.float(), block)
+    absmax = blocks.abs().amax(1)
+    absmax[whole:].clamp_(min=SMALLEST)
+    within = blocks * (1 / absmax.clamp(min=SMALLEST))[:, None]
+    within[whole:] = blocks[whole:] / absmax[whole:, None]  # they divide a last block that is not full
+    return places(within.flatten()[:count].clamp(-1, 1), table), absmax
+
+
+def places(numbers: Tensor, table: Tensor) -> Tensor:
+    """The nearest places of numbers in [-1, 1], uint8."""
     order = table.argsort(stable=True)
     ascending = table[order]
     borders = (ascending[:-1] + ascending[1:]) / 2
-    return order[torch.bucketize(within.clamp(-1, 1), borders)].byte(), absmax
+    return order[torch.bucketize(numbers, borders)].byte()
 
 
 def to_dynamic(numbers: Tensor, table: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """As `to_places`, for an ascending table of 256; which is nearer is decided by the distances themselves."""
-    within, absmax = _divided(numbers.float(), block, by_reciprocal=False)
-    left = (torch.searchsorted(table, within, right=True) - 1).clamp(0, len(table) - 2)
-    nearer = (within - table[left + 1]).abs() < (within - table[left]).abs()
-    return (left + nearer).byte(), absmax
+    """As `to_places`, for an ascending table of 256.
 
-
-def _divided(numbers: Tensor, block: int, by_reciprocal: bool) -> tuple[Tensor, Tensor]:
-    """Numbers over their block's absmax, (n,), and absmax, (blocks,). A last block that is not full is divided even
-    `by_reciprocal`, as bitsandbytes does.
+    bitsandbytes' CPU kernel takes the nearest of 65,536 even steps first, and the place nearest to that: close to 0,
+    where the table is finer, that is another one. A block of zeros is at place 0.
     """
-    count, whole = len(numbers), len(numbers) // block
-    blocks = F.pad(numbers, (0, -count % block)).view(-1, block)
+    blocks = in_blocks(numbers.float(), block)
     absmax = blocks.abs().amax(1)
-    least = absmax.clamp(min=SMALLEST)[:, None]
-    divided = blocks / least
-    if by_reciprocal:
-        divided[:whole] = blocks[:whole] * (1 / least[:whole])
-    return divided.flatten()[:count], absmax
+    within = (blocks * (1 / absmax)[:, None]).nan_to_num(-1.0)
+    steps = ((within + 1) * (STEPS / 2) + 0.5).floor()
+    near = steps / (STEPS / 2) - 1
+    borders = (table[:-1] + table[1:]) / 2
+    return torch.bucketize(near, borders).flatten()[: len(numbers)].byte(), absmax
+
+
+def in_blocks(numbers: Tensor, block: int) -> Tensor:
+    """(n,) -> (blocks, block); the last is filled with zeros."""
+    return F.pad(numbers, (0, -len(numbers) % block)).view(-1, block)
