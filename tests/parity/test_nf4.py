@@ -19,7 +19,8 @@ from groundup.quantization.tables import dynamic, nf4, to_dynamic, to_places
 bitsandbytes = pytest.importorskip("bitsandbytes")
 theirs = bitsandbytes.functional
 
-PUBLISHED = """-1.0 -0.6961928009986877 -0.5250730514526367 -0.39491748809814453 -0.28444138169288635 -0.18477343022823334
+PUBLISHED = """
+-1.0 -0.6961928009986877 -0.5250730514526367 -0.39491748809814453 -0.28444138169288635 -0.18477343022823334
 -0.09105003625154495 0.0 0.07958029955625534 0.16093020141124725 0.24611230194568634 0.33791524171829224
 0.44070982933044434 0.5626170039176941 0.7229568362236023 1.0"""
 """Dettmers et al. 2023, appendix E."""
@@ -166,6 +167,16 @@ def test_a_model_in_nf4_learns_by_lora(name, tmp_path):
         optimizer.step()
     assert losses[2] < losses[0]
     assert all(torch.equal(model.state_dict()[k], v) for k, v in stored.items())
+
+
+def test_tables_and_layers_are_counted_on_the_meta_device():
+    nf4.cache_clear()
+    dynamic.cache_clear()
+    with torch.device("meta"):
+        layer = NF4Config().make(nn.Linear(128, 48))
+        assert NF4Config().empty(128, 48, True).to("meta").stored_bytes == layer.stored_bytes
+    assert layer.packed.is_meta
+    assert not nf4().is_meta
 
 
 def test_numbers_that_are_not_finite_are_refused():

@@ -77,8 +77,8 @@ class NF4Linear(QuantizedLinear):
         if not weight.is_meta and not weight.isfinite().all():
             raise UsageError("a weight is not finite: leave the layer out by `skip`")
         nested_block = NESTED_BLOCK if double else 0
-        where = {"device": weight.device}
-        new = cls(weight.shape[1], weight.shape[0], **where, block=block, nested_block=nested_block, table=table)
+        where: dict[str, Any] = {"device": weight.device, "block": block, "nested_block": nested_block}
+        new = cls(weight.shape[1], weight.shape[0], **where, table=table)
         new.bias = layer.bias  # type: ignore[assignment]
         codes, absmax = to_places(weight.flatten(), new.quant_map, block)
         filling = places(weight.new_zeros(len(codes) % 2, dtype=torch.float32), new.quant_map)

@@ -49,9 +49,7 @@ def _unpack_runs(runs: Tensor, bits: int) -> Tensor:
 
 
 def pack_pairs(q: Tensor) -> Tensor:
-    """Two neighbours a byte, the first in the high half. (..., n) integers of which 4 bits count, n even -> (..., n / 2)
-    uint8
-    """
+    """Two neighbours a byte, the first in the high half: the low 4 bits of (..., n) integers -> (..., n / 2) uint8."""
     return (q[..., ::2].byte() & 15) << 4 | (q[..., 1::2].byte() & 15)
 
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CPU = "cpu"  # said each time: the tables are kept, whatever device is the default when they are first asked for
+
 OUTERMOST = 0.9677083
 """The outermost quantile of NF4: about the middle of 1 - 1/32 and 1 - 1/30, half a step of 16 and of 15 levels."""
 
@@ -29,16 +31,16 @@ def nf4() -> Tensor:
     Seven below 0 and eight above it, at evenly spaced probabilities from `OUTERMOST` to 1/2 on each side; with 0, and
     divided by the largest. So each level is used about as often where weights are normal.
     """
-    positive, negative = (torch.linspace(OUTERMOST, 0.5, n)[:-1].tolist() for n in (9, 8))
+    positive, negative = (torch.linspace(OUTERMOST, 0.5, n, device=CPU)[:-1].tolist() for n in (9, 8))
     quantile = NormalDist().inv_cdf
-    levels = torch.tensor(sorted([*map(quantile, positive), 0.0, *(-quantile(p) for p in negative)]))
+    levels = torch.tensor(sorted([*map(quantile, positive), 0.0, *(-quantile(p) for p in negative)]), device=CPU)
     return levels / levels.max()
 
 
 @functools.cache
 def fp4() -> Tensor:
     """FP4: a sign, two bits of exponent and one of fraction, whose order bitsandbytes' kernels gave them; (16,)."""
-    positive = torch.tensor([0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0]) / 12
+    positive = torch.tensor([0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0], device=CPU) / 12
     return torch.cat((positive, -positive))
 
 
@@ -50,10 +52,10 @@ def dynamic() -> Tensor:
     """
     numbers = [0.0, 1.0]
     for i in range(7):
-        edges = torch.linspace(0.1, 1, 2**i + 1)
+        edges = torch.linspace(0.1, 1, 2**i + 1, device=CPU)
         middles = 10 ** (i - 6) * ((edges[:-1] + edges[1:]) / 2)
         numbers += [*middles.tolist(), *(-middles).tolist()]
-    return torch.tensor(sorted(numbers))
+    return torch.tensor(sorted(numbers), device=CPU)
 
 
 TABLES = {"nf4": nf4, "fp4": fp4}

@@ -167,6 +167,13 @@ def test_refusals_name_what_is_wrong():
                 config.make(linear(weight))
 
 
+def test_a_refusal_leaves_the_model_as_it_was():
+    model = nn.ModuleDict({"blocks": nn.ModuleList([linear(torch.randn(4, 6)), linear(torch.randn(4, 7))])})
+    with pytest.raises(UsageError, match="7 inputs are odd"):
+        quantize(model, ChatGLMInt4Config())
+    assert all(type(layer) is nn.Linear for layer in model["blocks"])
+
+
 def restored(model):
     """The model with plain layers that hold the quantized matrices."""
     for name, module in list(model.named_modules()):
