@@ -16,19 +16,19 @@ from groundup.base.errors import CheckpointError, UsageError
 from groundup.models.hub import load_model
 from groundup.quantization import (
     AWQConfig,
-    FourBitConfig,
     GPTQConfig,
     Int8Config,
+    NF4Config,
     QuantizedLinear,
     SmoothQuantConfig,
     quantize,
 )
 from groundup.quantization.bitstream import pack, unpack
-from groundup.quantization.four_bit_linear import FourBitLinear, dynamic_map
 from groundup.quantization.grouped_linear import AWQLinear, GPTQLinear
 from groundup.quantization.groups import Grouped, round_to_nearest
 from groundup.quantization.layouts.bitsandbytes import STATE, FourBitLayout
 from groundup.quantization.layouts.layout import Rows
+from groundup.quantization.nf4 import NF4Linear
 
 STORED = Path(__file__).parents[1] / "data/reference/quantized_layouts.json"
 
@@ -286,7 +286,7 @@ def test_four_bits_are_those_of_bitsandbytes_both_ways(double, tmp_path):
 
     pair = make_pair("llama", tmp_path)
     theirs, folder = by_bitsandbytes(pair, tmp_path, load_in_4bit=True, bnb_4bit_use_double_quant=double)
-    quantize(pair.ours, FourBitConfig(double=double))
+    quantize(pair.ours, NF4Config(double=double))
     pair.ours.save_pretrained(tmp_path / "ours")
     there = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32)
     with torch.no_grad():
@@ -322,34 +322,6 @@ def test_eight_bits_are_those_of_bitsandbytes_both_ways(tmp_path):
         assert torch.equal(load_model(tmp_path / "ours")(ids()), pair.ours(ids()))
 
 
-@pytest.mark.row("QNT-12", reference="bitsandbytes")
-@pytest.mark.parametrize("shape", [(48, 64), (100, 192), (7, 66), (300, 256)])
-@pytest.mark.parametrize("double", [False, True])
-def test_numbers_of_four_bits_are_those_of_bitsandbytes(shape, double):
-    import bitsandbytes.functional as bnb
-
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(shape[1], shape[0], bias=False)
-    packed, state = bnb.quantize_4bit(layer.weight.detach(), blocksize=64, compress_statistics=double, quant_type="nf4")
-    ours = FourBitLinear.of(layer, double)
-    assert torch.equal(ours.packed, packed)
-    if not double:
-        assert torch.equal(ours.absmax, state.absmax)
-        assert torch.equal(ours.dequantize(), bnb.dequantize_4bit(packed, state))
-        return
-    assert torch.equal(ours.nested_absmax, state.state2.absmax)
-    assert torch.equal(ours.nested_quant_map, bnb.create_dynamic_map())
-    # their kernel for CPUs takes the farther of two numbers where the border between them is as near as this
-    other = (ours.absmax != state.absmax).nonzero()[:, 0]
-    assert len(other) <= 0.02 * len(ours.absmax)
-    scales = FourBitLinear.of(layer, False).absmax[other] - ours.offset
-    within = scales / ours.nested_absmax.repeat_interleave(256)[other]
-    border = (dynamic_map()[ours.absmax[other].long()] + dynamic_map()[state.absmax[other].long()]) / 2
-    torch.testing.assert_close(within, border, rtol=0, atol=1e-4)
-    ours.absmax = state.absmax
-    assert torch.equal(ours.dequantize(), bnb.dequantize_4bit(packed, state))
-
-
 @pytest.mark.row("QNT-12", reference="transformers with bitsandbytes")
 def test_a_tensor_that_holds_several_of_our_layers_is_taken_apart_or_multiplied_out(tmp_path, capsys):
     """phi3 stores q, k and v in one: cut where rows end with blocks of 64, else kept in precision, and said."""
@@ -359,13 +331,13 @@ def test_a_tensor_that_holds_several_of_our_layers_is_taken_apart_or_multiplied_
     with torch.no_grad():
         torch.testing.assert_close(model(ids()), theirs(ids()).logits, rtol=1e-4, atol=2e-5)
     assert "kept in precision" in capsys.readouterr().err
-    quantize(pair.ours, FourBitConfig())
+    quantize(pair.ours, NF4Config())
     with pytest.raises(UsageError, match=r"q_proj.*do not end where blocks of 64 do"):
         pair.ours.save_pretrained(tmp_path / "ours")
 
     layers = [torch.nn.Linear(128, out, bias=False) for out in (16, 8, 8)]
-    layout = FourBitLayout(FourBitConfig())
-    parts = [FourBitLinear.of(layer) for layer in layers]
+    layout = FourBitLayout(NF4Config())
+    parts = [NF4Linear.of(layer) for layer in layers]
     rows = [layout.rows(part) for part in parts]
     whole = layout.from_rows(Rows({n: torch.cat([r.each[n] for r in rows]) for n in rows[0].each}, rows[0].shared))
     assert torch.equal(whole.dequantize(), torch.cat([part.dequantize() for part in parts]))
@@ -398,7 +370,7 @@ def test_a_tensor_that_holds_several_of_our_layers_is_taken_apart_or_multiplied_
 )
 def test_a_folder_of_four_bits_that_does_not_fit_is_refused_by_name(message, change, tmp_path):
     model = make_ours("llama", tmp_path)
-    quantize(model, FourBitConfig())
+    quantize(model, NF4Config())
     model.save_pretrained(tmp_path / "good")
     with pytest.raises(CheckpointError, match=message):
         load_model(changed(tmp_path / "good", change))

@@ -10,6 +10,10 @@ linear.py       a linear layer whose matrix is stored in fewer bits
 exchange.py     exchange a model's layers for such ones
 calibration.py  what flows into layers, block by block; folding.py: factors that change nothing
 layouts/        the files of GPTQ, AWQ and bitsandbytes; loading.py, saving.py, streaming.py
+experts.py      the experts of a mixture, likewise
+exchange.py     exchange a model's layers for such ones
+rounding.py     to integers; packing.py: several of them in a byte
+tables.py       to places in a table
 one method a file
 """
 
@@ -21,22 +25,34 @@ _HOMES = {
     "QuantizedLinear": "linear",
     "QuantizationConfig": "config",
     "AWQConfig": "configs.awq",
-    "FourBitConfig": "configs.four_bit",
     "GPTQConfig": "configs.gptq",
     "Int8Config": "configs.integers",
     "SmoothQuantConfig": "configs.smoothquant",
     "load_quantized": "streaming",
     "quantize_folder": "streaming",
     "token_rows": "calibration",
+    "ChatGLMInt4Config": "configs.integers",
+    "ChatGLMInt8Config": "configs.integers",
+    "FP4Config": "configs.nf4",
+    "Int4Config": "configs.integers",
+    "Int8Config": "configs.integers",
+    "IntegerConfig": "configs.integers",
+    "NF4Config": "configs.nf4",
 }
 
 if TYPE_CHECKING:
     from groundup.quantization.calibration import token_rows
     from groundup.quantization.config import QuantizationConfig
     from groundup.quantization.configs.awq import AWQConfig
-    from groundup.quantization.configs.four_bit import FourBitConfig
     from groundup.quantization.configs.gptq import GPTQConfig
-    from groundup.quantization.configs.integers import Int8Config
+    from groundup.quantization.configs.integers import (
+        ChatGLMInt4Config,
+        ChatGLMInt8Config,
+        Int4Config,
+        Int8Config,
+        IntegerConfig,
+    )
+    from groundup.quantization.configs.nf4 import FP4Config, NF4Config
     from groundup.quantization.configs.smoothquant import SmoothQuantConfig
     from groundup.quantization.exchange import quantize
     from groundup.quantization.linear import QuantizedLinear
@@ -44,9 +60,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AWQConfig",
-    "FourBitConfig",
+    "ChatGLMInt4Config",
+    "ChatGLMInt8Config",
+    "FP4Config",
     "GPTQConfig",
+    "Int4Config",
     "Int8Config",
+    "IntegerConfig",
+    "NF4Config",
     "QuantizationConfig",
     "QuantizedLinear",
     "SmoothQuantConfig",

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from groundup.base.console import as_size
 from groundup.base.errors import UsageError
+from groundup.layers.moe.experts import GroupedLinear
 from groundup.quantization.calibration import as_batches
 from groundup.quantization.changes import Changes
 from groundup.quantization.config import QuantizationConfig
+from groundup.quantization.experts import QuantizedExperts
 from groundup.replace import replace
 
 
@@ -43,11 +45,17 @@ class Report:
 
 
 def layers_to_quantize(model: nn.Module, config: QuantizationConfig) -> dict[str, nn.Module]:
-    """The linear layers that a config names."""
+    """The linear layers that a config names, experts among them where the method needs no calibration.
+
+    Left out are matrices that their layer reads as tensors: those of recurrent networks between time steps.
+    """
+    kinds = (nn.Linear,) if config.calibrated else (nn.Linear, GroupedLinear)
+    read = {id(tensor) for module in model.modules() for tensor in getattr(module, "matrices_read", tuple)()}
     found: dict[str, nn.Module] = {
         name: module
         for name, module in model.named_modules()
-        if type(module) is nn.Linear
+        if type(module) in kinds
+        and id(module.weight) not in read
         and any(fnmatch.fnmatchcase(name, pattern) for pattern in config.targets)
         and not any(fnmatch.fnmatchcase(name, pattern) for pattern in config.skip)
     }
@@ -75,7 +83,7 @@ def quantize(model: Any, config: QuantizationConfig, calibration: Tensor | Itera
     if config.calibrated:
         left = _calibrate(model, found, config, calibration)
     else:
-        replace(model, list(found), config.make)
+        replace(model, list(found), lambda layer: _make(layer, config))
         left = []
     model.quantization = config
     done = [name for name in found if name not in left]
@@ -122,12 +130,18 @@ def _calibrate(
     return left
 
 
+def _make(layer: Any, config: QuantizationConfig) -> nn.Module:
+    return QuantizedExperts.of(layer, config) if isinstance(layer, GroupedLinear) else config.make(layer)
+
+
 def exchange_empty(model: Any, config: QuantizationConfig) -> int:
     """Put layers without numbers in the place of those that a config names, as a file fills them, or none (on the meta
     device); how many.
     """
 
     def empty(layer: Any) -> nn.Module:
+        if isinstance(layer, GroupedLinear):
+            return QuantizedExperts.empty(layer, config).to(layer.weight.device)
         new = config.empty(layer.in_features, layer.out_features, layer.bias is not None)
         return new.to(layer.weight.device)
 

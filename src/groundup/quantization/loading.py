@@ -16,12 +16,14 @@ from groundup.base.device import choose_device, choose_dtype
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.folders import read_config
 from groundup.base.shards import ShardReader
+from groundup.layers.moe.experts import GroupedLinear
 from groundup.models.catalogue import config_from_hf, model_class
 from groundup.models.formats.formats import special_ids
 from groundup.models.formats.reader import Weights, meta_tensor
 from groundup.models.hub import compare, set_parameter, shown, stored_dtype
 from groundup.quantization.config import QuantizationConfig
 from groundup.quantization.configs import AnyQuantization
+from groundup.quantization.experts import QuantizedExperts
 from groundup.quantization.layouts.known import OURS, layout_of_file
 from groundup.quantization.layouts.layout import Layout
 from groundup.quantization.layouts.rowwise import in_rows, is_same, moves_rows
@@ -250,13 +252,7 @@ def _load_ours(place: Placing, described: dict[str, Any], weights: Weights) -> N
         config: QuantizationConfig = TypeAdapter(AnyQuantization).validate_python(settings)
     except ValidationError as error:
         raise CheckpointError(f"{weights.path}: `quantization_config` is not understood: {error}") from None
-    linear = {name for name, module in model.named_modules() if type(module) is nn.Linear}
-    if not isinstance(modules, list) or not set(modules) <= linear:
-        raise CheckpointError(f"{weights.path}: `quantization_config.modules` must name linear layers of the model")
-    for name in modules:
-        old: Any = model.get_submodule(name)
-        with torch.device("meta"):
-            put(model, name, config.empty(old.in_features, old.out_features, old.bias is not None))
+    _make_room(model, config, modules, weights.path)
     compare(model, ((name, meta_tensor(weights.meta(name))) for name in weights.names()), weights.path)
     buffers = {name: buffer.dtype for name, buffer in model.named_buffers()}
     for name in modules:
@@ -272,3 +268,19 @@ def _load_ours(place: Placing, described: dict[str, Any], weights: Weights) -> N
         else:
             place.tensor(name, tensor)
     model.quantization = config  # type: ignore[assignment]
+
+
+def _make_room(model: Any, config: QuantizationConfig, modules: Any, path: Path) -> None:
+    """Put empty layers where the file has quantized ones; experts are named one by one (`...linears.0`)."""
+    linear = {name for name, module in model.named_modules() if type(module) is nn.Linear}
+    grouped = {name: module for name, module in model.named_modules() if type(module) is GroupedLinear}
+    experts = {f"{name}.linears.{e}" for name, module in grouped.items() for e in range(len(module.weight))}
+    if not isinstance(modules, list) or not set(modules) <= linear | experts:
+        raise CheckpointError(f"{path}: `quantization_config.modules` must name linear layers of the model")
+    with torch.device("meta"):
+        for name, module in grouped.items():
+            if f"{name}.linears.0" in modules:
+                put(model, name, QuantizedExperts.empty(module, config))
+        for name in linear & set(modules):
+            old: Any = model.get_submodule(name)
+            put(model, name, config.empty(old.in_features, old.out_features, old.bias is not None))

@@ -1,6 +1,6 @@
 """From a quantized model to a folder: in the layout of GPTQ, AWQ or bitsandbytes where there is one, else in our own.
 
-Ours: every tensor under our name, and in config.json's `quantization_config` the method's settings and the names of the
+Ours, which models with quantized experts have too: every tensor under our name, and in config.json's `quantization_config` the method's settings and the names of the
 quantized layers.
 """
 
@@ -15,6 +15,7 @@ from groundup.base.errors import UsageError
 from groundup.base.shards import ShardWriter
 from groundup.models.hub import shown, write_config
 from groundup.quantization.config import QuantizationConfig
+from groundup.quantization.experts import QuantizedExperts
 from groundup.quantization.layouts.known import OURS, layout_for
 from groundup.quantization.layouts.layout import Layout
 from groundup.quantization.layouts.rowwise import in_rows, is_same, moves_rows
@@ -34,7 +35,7 @@ def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_0
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
     config = the_method(model, layers)
-    layout = layout_for(config)
+    layout = None if any(isinstance(module, QuantizedExperts) for module in model.modules()) else layout_for(config)
     if layout is None:
         own = plain_tensors(model)
         pairs, described = iter(own.items()), {"quant_method": OURS, **config.model_dump(), "modules": list(layers)}

@@ -5,9 +5,15 @@ from typing import TYPE_CHECKING, Any
 from groundup.base.config import one_of
 from groundup.quantization.config import QuantizationConfig
 from groundup.quantization.configs.awq import AWQConfig
-from groundup.quantization.configs.four_bit import FourBitConfig
 from groundup.quantization.configs.gptq import GPTQConfig
-from groundup.quantization.configs.integers import Int8Config
+from groundup.quantization.configs.integers import (
+    ChatGLMInt4Config,
+    ChatGLMInt8Config,
+    Int4Config,
+    Int8Config,
+    IntegerConfig,
+)
+from groundup.quantization.configs.nf4 import FP4Config, NF4Config
 from groundup.quantization.configs.smoothquant import SmoothQuantConfig
 
 if TYPE_CHECKING:
@@ -18,9 +24,14 @@ else:
 __all__ = [
     "AWQConfig",
     "AnyQuantization",
-    "FourBitConfig",
+    "ChatGLMInt4Config",
+    "ChatGLMInt8Config",
+    "FP4Config",
     "GPTQConfig",
+    "Int4Config",
     "Int8Config",
+    "IntegerConfig",
+    "NF4Config",
     "QuantizationConfig",
     "SmoothQuantConfig",
 ]

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.safetensors_header import TensorMeta
-from groundup.quantization.configs.four_bit import FourBitConfig
 from groundup.quantization.configs.integers import Int8Config
-from groundup.quantization.four_bit_linear import FourBitLinear
+from groundup.quantization.configs.nf4 import NF4Config
 from groundup.quantization.integers import Int8Linear
 from groundup.quantization.layouts.layout import FLOATS, Form, Layout, Rows, Wanted
+from groundup.quantization.nf4 import NF4Linear
 
 STATE = "weight.quant_state.bitsandbytes__"
 TABLES = ("nf4", "fp4")
@@ -32,7 +32,7 @@ class BitsAndBytesLayout(Layout):
             raise CheckpointError("config.json: one of `load_in_4bit` and `load_in_8bit` must be true")
         if eight:
             return EightBitLayout(Int8Config())
-        return FourBitLayout(FourBitConfig(double=bool(described.get("bnb_4bit_use_double_quant"))))
+        return FourBitLayout(NF4Config(double=bool(described.get("bnb_4bit_use_double_quant"))))
 
 
 class FourBitLayout(BitsAndBytesLayout):
@@ -72,11 +72,11 @@ class FourBitLayout(BitsAndBytesLayout):
             wanted["weight.nested_quant_map"] = Wanted((256,), (torch.float32,))
         return Form(inner, out, wanted)
 
-    def _empty(self, inner: int, out: int, state: dict[str, Any]) -> FourBitLinear:
+    def _empty(self, inner: int, out: int, state: dict[str, Any]) -> NF4Linear:
         with torch.device("meta"):
-            return FourBitLinear(inner, out, block=state["blocksize"], nested_block=state.get("nested_blocksize") or 0)
+            return NF4Linear(inner, out, block=state["blocksize"], nested_block=state.get("nested_blocksize") or 0)
 
-    def layer(self, stored: dict[str, Tensor]) -> FourBitLinear:
+    def layer(self, stored: dict[str, Tensor]) -> NF4Linear:
         state = read_state(next(tensor for part, tensor in stored.items() if part.startswith(STATE)))
         out, inner = state["shape"]
         new = self._empty(inner, out, state)
@@ -113,9 +113,11 @@ class FourBitLayout(BitsAndBytesLayout):
         each = {"packed": packed, "absmax": layer.scales().view(layer.out_features, -1)}
         return Rows(each, {"quant_map": layer.quant_map, "block": layer.block})
 
-    def from_rows(self, rows: Rows) -> FourBitLinear:
+    def from_rows(self, rows: Rows) -> NF4Linear:
         packed, absmax = rows.each["packed"], rows.each["absmax"]
-        new = FourBitLinear(packed.shape[1] * 2, len(packed), device=packed.device, block=rows.shared["block"])
+        new = NF4Linear(
+            packed.shape[1] * 2, len(packed), device=packed.device, block=rows.shared["block"], nested_block=0
+        )
         new.packed, new.absmax = packed.reshape(-1, 1), absmax.flatten()
         new.quant_map = rows.shared["quant_map"]
         return new

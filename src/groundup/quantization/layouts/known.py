@@ -5,9 +5,9 @@ from typing import Any
 from groundup.base.errors import CheckpointError, did_you_mean
 from groundup.quantization.config import QuantizationConfig
 from groundup.quantization.configs.awq import AWQConfig
-from groundup.quantization.configs.four_bit import FourBitConfig
 from groundup.quantization.configs.gptq import GPTQConfig
 from groundup.quantization.configs.integers import Int8Config
+from groundup.quantization.configs.nf4 import NF4Config
 from groundup.quantization.layouts.bitsandbytes import BitsAndBytesLayout, EightBitLayout, FourBitLayout
 from groundup.quantization.layouts.grouped import AWQLayout, GPTQLayout
 from groundup.quantization.layouts.layout import Layout
@@ -18,7 +18,7 @@ OURS = "groundup"
 LAYOUTS: dict[str, type[Layout]] = {layout.method: layout for layout in (GPTQLayout, AWQLayout, BitsAndBytesLayout)}
 PUBLIC: dict[type[QuantizationConfig], type[Layout]] = {
     AWQConfig: AWQLayout,
-    FourBitConfig: FourBitLayout,
+    NF4Config: FourBitLayout,
     GPTQConfig: GPTQLayout,
     Int8Config: EightBitLayout,
 }
