@@ -1,11 +1,16 @@
 """SamplingConfig: how the next token is chosen and when a text ends. No torch here: the command line starts fast."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from groundup.base.config import Config
+
+
+def _as_number(value: Any) -> Any:
+    """A number of the command line, where all is text."""
+    return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 class SamplingConfig(Config):
@@ -45,6 +50,8 @@ class SamplingConfig(Config):
     """Same seed, prompt and settings: same text, whatever else is in the batch. None: a new seed each time."""
     invalid_scores: Literal["raise", "replace"] = "raise"
     """NaN or +inf among the logits: stop with an error, or replace them by 0 and by the largest number."""
+    cache_bits: Annotated[Literal[4, 8] | None, BeforeValidator(_as_number)] = None
+    """Keep keys and values in so many bits: longer texts fit, and logits change a little. None: as they are."""
 
 
 def with_overrides(
