@@ -129,7 +129,7 @@ def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_0
     """Write config.json, generation_config.json and safetensors that transformers loads; tensors go one at a time."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    own = {name: tensor for name, tensor in model.state_dict().items() if not _is_tied_copy(model, name)}
+    own = {name: tensor for name, tensor in _plain_state(model).items() if not _is_tied_copy(model, name)}
     weight_map = type(model).weight_map(model.config)
     with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
         nbytes = sum(tensor.nbytes for tensor in own.values())
@@ -138,6 +138,16 @@ def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_0
     config = model.config.to_hf() | {"dtype": str(model.dtype).removeprefix("torch.")}
     special = {name: config[name] for name in SPECIAL_IDS if config.get(name) is not None}
     write_model_folder(folder, config, generation_config=special)
+
+
+def _plain_state(model: "CausalLM") -> dict[str, Tensor]:
+    """The model's tensors; a layer that has its own idea of a plain form (`plain_state`) gives that."""
+    tensors = model.state_dict()
+    for path, module in model.named_modules():
+        if hasattr(module, "plain_state"):
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(path + ".")}
+            tensors |= {f"{path}.{name}": tensor for name, tensor in module.plain_state().items()}  # type: ignore[operator]
+    return tensors
 
 
 def set_parameter(model: nn.Module, name: str, weight: Tensor) -> None:

@@ -18,16 +18,30 @@ _HOMES = {
     "quantize": "exchange",
     "QuantizedLinear": "linear",
     "QuantizationConfig": "config",
+    "AwareConfig": "configs.aware",
     "Int8Config": "configs.integers",
+    "finish": "aware",
+    "quantize_cache": "kv_cache",
 }
 
 if TYPE_CHECKING:
+    from groundup.quantization.aware import finish
     from groundup.quantization.config import QuantizationConfig
+    from groundup.quantization.configs.aware import AwareConfig
     from groundup.quantization.configs.integers import Int8Config
     from groundup.quantization.exchange import quantize
+    from groundup.quantization.kv_cache import quantize_cache
     from groundup.quantization.linear import QuantizedLinear
 
-__all__ = ["Int8Config", "QuantizationConfig", "QuantizedLinear", "quantize"]
+__all__ = [
+    "AwareConfig",
+    "Int8Config",
+    "QuantizationConfig",
+    "QuantizedLinear",
+    "finish",
+    "quantize",
+    "quantize_cache",
+]
 
 
 def __getattr__(name: str) -> Any:

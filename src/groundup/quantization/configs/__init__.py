@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.base.config import one_of
 from groundup.quantization.config import QuantizationConfig
+from groundup.quantization.configs.aware import AwareConfig
 from groundup.quantization.configs.integers import Int8Config
 
 if TYPE_CHECKING:
@@ -11,4 +12,4 @@ if TYPE_CHECKING:
 else:
     AnyQuantization: Any = one_of(QuantizationConfig)
 
-__all__ = ["AnyQuantization", "Int8Config", "QuantizationConfig"]
+__all__ = ["AnyQuantization", "AwareConfig", "Int8Config", "QuantizationConfig"]
