@@ -20,6 +20,7 @@ _HOMES = {
     "QuantizationConfig": "config",
     "AwareConfig": "configs.aware",
     "Int8Config": "configs.integers",
+    "LLMInt8Config": "configs.llm_int8",
     "finish": "aware",
     "quantize_cache": "kv_cache",
 }
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from groundup.quantization.config import QuantizationConfig
     from groundup.quantization.configs.aware import AwareConfig
     from groundup.quantization.configs.integers import Int8Config
+    from groundup.quantization.configs.llm_int8 import LLMInt8Config
     from groundup.quantization.exchange import quantize
     from groundup.quantization.kv_cache import quantize_cache
     from groundup.quantization.linear import QuantizedLinear
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AwareConfig",
     "Int8Config",
+    "LLMInt8Config",
     "QuantizationConfig",
     "QuantizedLinear",
     "finish",

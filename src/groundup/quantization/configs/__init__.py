@@ -6,10 +6,11 @@ from groundup.base.config import one_of
 from groundup.quantization.config import QuantizationConfig
 from groundup.quantization.configs.aware import AwareConfig
 from groundup.quantization.configs.integers import Int8Config
+from groundup.quantization.configs.llm_int8 import LLMInt8Config
 
 if TYPE_CHECKING:
     AnyQuantization = QuantizationConfig
 else:
     AnyQuantization: Any = one_of(QuantizationConfig)
 
-__all__ = ["AnyQuantization", "AwareConfig", "Int8Config", "QuantizationConfig"]
+__all__ = ["AnyQuantization", "AwareConfig", "Int8Config", "LLMInt8Config", "QuantizationConfig"]
