@@ -73,6 +73,6 @@ def exchange_empty(model: Any, config: QuantizationConfig) -> int:
 
     def empty(layer: Any) -> nn.Module:
         new = config.empty(layer.in_features, layer.out_features, layer.bias is not None)
-        return new.to(layer.weight.device)
+        return new.to(layer.weight.device, layer.weight.dtype)  # of bias; what is quantized keeps its own
 
     return replace(model, list(layers_to_quantize(model, config)), empty)

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from groundup.base.errors import UsageError
 from groundup.cli import main
+from groundup.estimates.adapted import count_adapted
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.hub import build_model, load_model
 from groundup.quantization import AwareConfig, finish, quantize
@@ -206,3 +207,12 @@ def test_the_command(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)
     weight = load_model(tmp_path / "run/final").blocks["0"].mlp.up_proj.weight
     assert len(weight[0].unique()) <= 15
+
+
+@ROW
+def test_memory_is_estimated_as_that_of_full_training():
+    """The weights that learn are kept as they are: counted once, in their own dtype."""
+    config = llama().config
+    plain, aware = (count_adapted(config, None, q, "bf16") for q in (None, AwareConfig(bits=4)))
+    assert aware == plain
+    assert plain.weights == 2 * plain.base
