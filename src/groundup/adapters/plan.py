@@ -31,7 +31,7 @@ class Plan:
 
 def is_linear(module: nn.Module) -> bool:
     """Whether a module multiplies by one matrix: `nn.Linear`, and what quantization puts in its place."""
-    return isinstance(module, nn.Linear) or hasattr(module, "dequantize")
+    return isinstance(module, nn.Linear) or (hasattr(module, "dequantize") and not isinstance(module, GroupedLinear))
 
 
 def targets(
@@ -51,7 +51,12 @@ def targets(
     Raises:
         UsageError: one of the targets names nothing; the message lists what there is.
     """
-    possible = {name: module for name, module in model.named_modules() if name and fits(module)}
+    experts = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, GroupedLinear))
+    possible = {
+        name: module
+        for name, module in model.named_modules()
+        if name and fits(module) and not name.startswith(experts)  # what quantized experts are made of is no target
+    }
     found: dict[str, nn.Module] = {}
     for target in wanted:
         named = {name: module for name, module in possible.items() if _names(target, name)}

@@ -65,6 +65,10 @@ class Cell(nn.Module):
         weight = self.state_proj.weight
         return tuple(torch.zeros(count, width, dtype=weight.dtype, device=weight.device) for width in self.widths)
 
+    def matrices_read(self) -> list[Tensor]:
+        """Matrices that are read as tensors, so that nothing else may stand in their layers' place."""
+        return [self.state_proj.weight]
+
     def kernel(self) -> Any:
         """The fused kernel that torch has for this cell; None where there is none."""
         return None

@@ -7,7 +7,10 @@ print(report)                                 # bits a weight, bytes before and 
 
 configs/        the settings of each method; import no torch
 linear.py       a linear layer whose matrix is stored in fewer bits
-quantize.py     exchange a model's layers for such ones
+experts.py      the experts of a mixture, likewise
+exchange.py     exchange a model's layers for such ones
+rounding.py     to integers; packing.py: several of them in a byte
+tables.py       to places in a table
 one method a file
 """
 
@@ -23,6 +26,13 @@ _HOMES = {
     "LLMInt8Config": "configs.llm_int8",
     "finish": "aware",
     "quantize_cache": "kv_cache",
+    "ChatGLMInt4Config": "configs.integers",
+    "ChatGLMInt8Config": "configs.integers",
+    "FP4Config": "configs.nf4",
+    "Int4Config": "configs.integers",
+    "Int8Config": "configs.integers",
+    "IntegerConfig": "configs.integers",
+    "NF4Config": "configs.nf4",
 }
 
 if TYPE_CHECKING:
@@ -31,6 +41,14 @@ if TYPE_CHECKING:
     from groundup.quantization.configs.aware import AwareConfig
     from groundup.quantization.configs.integers import Int8Config
     from groundup.quantization.configs.llm_int8 import LLMInt8Config
+    from groundup.quantization.configs.integers import (
+        ChatGLMInt4Config,
+        ChatGLMInt8Config,
+        Int4Config,
+        Int8Config,
+        IntegerConfig,
+    )
+    from groundup.quantization.configs.nf4 import FP4Config, NF4Config
     from groundup.quantization.exchange import quantize
     from groundup.quantization.kv_cache import quantize_cache
     from groundup.quantization.linear import QuantizedLinear
@@ -44,6 +62,16 @@ __all__ = [
     "finish",
     "quantize",
     "quantize_cache",
+    "ChatGLMInt4Config",
+    "ChatGLMInt8Config",
+    "FP4Config",
+    "Int4Config",
+    "Int8Config",
+    "IntegerConfig",
+    "NF4Config",
+    "QuantizationConfig",
+    "QuantizedLinear",
+    "quantize",
 ]
 
 

@@ -8,7 +8,9 @@ from torch import nn
 
 from groundup.base.console import as_size
 from groundup.base.errors import UsageError
+from groundup.layers.moe.experts import GroupedLinear
 from groundup.quantization.config import QuantizationConfig
+from groundup.quantization.experts import QuantizedExperts
 from groundup.quantization.linear import QuantizedLinear
 from groundup.replace import replace
 
@@ -38,11 +40,17 @@ class Report:
 
 
 def layers_to_quantize(model: nn.Module, config: QuantizationConfig) -> dict[str, nn.Module]:
-    """The linear layers that a config names."""
+    """The linear layers that a config names, experts among them where the method needs no calibration.
+
+    Left out are matrices that their layer reads as tensors: those of recurrent networks between time steps.
+    """
+    kinds = (nn.Linear,) if config.calibrated else (nn.Linear, GroupedLinear)
+    read = {id(tensor) for module in model.modules() for tensor in getattr(module, "matrices_read", tuple)()}
     found: dict[str, nn.Module] = {
         name: module
         for name, module in model.named_modules()
-        if type(module) is nn.Linear
+        if type(module) in kinds
+        and id(module.weight) not in read
         and any(fnmatch.fnmatchcase(name, pattern) for pattern in config.targets)
         and not any(fnmatch.fnmatchcase(name, pattern) for pattern in config.skip)
     }
@@ -60,10 +68,14 @@ def quantize(model: Any, config: QuantizationConfig) -> Report:
     found = layers_to_quantize(model, config)
     before = sum(layer.weight.nbytes for layer in found.values())  # type: ignore[union-attr]
     weights = sum(layer.weight.numel() for layer in found.values())  # type: ignore[union-attr]
-    replace(model, list(found), config.make)
+    replace(model, list(found), lambda layer: _make(layer, config))
     model.quantization = config
     after = sum(module.stored_bytes for module in model.modules() if isinstance(module, QuantizedLinear))
     return Report(len(found), weights, before, after)
+
+
+def _make(layer: Any, config: QuantizationConfig) -> nn.Module:
+    return QuantizedExperts.of(layer, config) if isinstance(layer, GroupedLinear) else config.make(layer)
 
 
 def exchange_empty(model: Any, config: QuantizationConfig) -> int:
@@ -72,6 +84,8 @@ def exchange_empty(model: Any, config: QuantizationConfig) -> int:
     """
 
     def empty(layer: Any) -> nn.Module:
+        if isinstance(layer, GroupedLinear):
+            return QuantizedExperts.empty(layer, config).to(layer.weight.device)
         new = config.empty(layer.in_features, layer.out_features, layer.bias is not None)
         return new.to(layer.weight.device, layer.weight.dtype)  # of bias; what is quantized keeps its own
 

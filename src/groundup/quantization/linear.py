@@ -48,6 +48,17 @@ class QuantizedLinear(nn.Module):
         """The product x W^T in the dtype of x, without gradient. (..., in) -> (..., out)"""
         return F.linear(x, self.dequantize().to(x.dtype))
 
+    def levels(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """For layers of integers with a scale for each group of in / groups inputs, q (out, in) integers, scale and
+        offset (out, groups) float32: w = scale q + offset, where None is 0. None for other layers.
+        """
+        return None
+
+    @property
+    def packed_numbers(self) -> int:
+        """Numbers of the matrix, 0 where it is a parameter."""
+        return 0 if "weight" in self._parameters else self.in_features * self.out_features
+
     @property
     def stored_bytes(self) -> int:
         """Bytes of the matrix as it is stored, with its scales."""

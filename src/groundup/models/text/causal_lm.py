@@ -210,8 +210,14 @@ class CausalLM(nn.Module):
         return next(self.parameters()).dtype
 
     def num_parameters(self, trainable: bool = False) -> int:
-        """Parameters, tied ones counted once."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
+        """Parameters, tied ones counted once, and the numbers of matrices that are stored in fewer bits; adapters
+        count too.
+
+        Args:
+            trainable: only those that learn, which numbers in fewer bits never do.
+        """
+        packed = 0 if trainable else sum(getattr(module, "packed_numbers", 0) for module in self.modules())
+        return packed + sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a complete Hugging Face folder: config.json, generation_config.json, model.safetensors."""

@@ -7,6 +7,14 @@ from groundup.quantization.config import QuantizationConfig
 from groundup.quantization.configs.aware import AwareConfig
 from groundup.quantization.configs.integers import Int8Config
 from groundup.quantization.configs.llm_int8 import LLMInt8Config
+from groundup.quantization.configs.integers import (
+    ChatGLMInt4Config,
+    ChatGLMInt8Config,
+    Int4Config,
+    Int8Config,
+    IntegerConfig,
+)
+from groundup.quantization.configs.nf4 import FP4Config, NF4Config
 
 if TYPE_CHECKING:
     AnyQuantization = QuantizationConfig
@@ -14,3 +22,14 @@ else:
     AnyQuantization: Any = one_of(QuantizationConfig)
 
 __all__ = ["AnyQuantization", "AwareConfig", "Int8Config", "LLMInt8Config", "QuantizationConfig"]
+__all__ = [
+    "AnyQuantization",
+    "ChatGLMInt4Config",
+    "ChatGLMInt8Config",
+    "FP4Config",
+    "Int4Config",
+    "Int8Config",
+    "IntegerConfig",
+    "NF4Config",
+    "QuantizationConfig",
+]
