@@ -3,14 +3,9 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from groundup.base.config import Config
-
-
-def _as_number(value: Any) -> Any:
-    """A number of the command line, where all is text."""
-    return int(value) if isinstance(value, str) and value.isdigit() else value
+from groundup.base.config import Config, FromText
 
 
 class SamplingConfig(Config):
@@ -50,7 +45,7 @@ class SamplingConfig(Config):
     """Same seed, prompt and settings: same text, whatever else is in the batch. None: a new seed each time."""
     invalid_scores: Literal["raise", "replace"] = "raise"
     """NaN or +inf among the logits: stop with an error, or replace them by 0 and by the largest number."""
-    cache_bits: Annotated[Literal[4, 8] | None, BeforeValidator(_as_number)] = None
+    cache_bits: Annotated[Literal[4, 8] | None, FromText] = None
     """Keep keys and values in so many bits: longer texts fit, and logits change a little. None: as they are."""
 
 

@@ -22,7 +22,6 @@ _HOMES = {
     "QuantizedLinear": "linear",
     "QuantizationConfig": "config",
     "AwareConfig": "configs.aware",
-    "Int8Config": "configs.integers",
     "LLMInt8Config": "configs.llm_int8",
     "finish": "aware",
     "quantize_cache": "kv_cache",
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from groundup.quantization.aware import finish
     from groundup.quantization.config import QuantizationConfig
     from groundup.quantization.configs.aware import AwareConfig
-    from groundup.quantization.configs.integers import Int8Config
-    from groundup.quantization.configs.llm_int8 import LLMInt8Config
     from groundup.quantization.configs.integers import (
         ChatGLMInt4Config,
         ChatGLMInt8Config,
@@ -48,6 +45,7 @@ if TYPE_CHECKING:
         Int8Config,
         IntegerConfig,
     )
+    from groundup.quantization.configs.llm_int8 import LLMInt8Config
     from groundup.quantization.configs.nf4 import FP4Config, NF4Config
     from groundup.quantization.exchange import quantize
     from groundup.quantization.kv_cache import quantize_cache
@@ -55,23 +53,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AwareConfig",
-    "Int8Config",
-    "LLMInt8Config",
-    "QuantizationConfig",
-    "QuantizedLinear",
-    "finish",
-    "quantize",
-    "quantize_cache",
     "ChatGLMInt4Config",
     "ChatGLMInt8Config",
     "FP4Config",
     "Int4Config",
     "Int8Config",
     "IntegerConfig",
+    "LLMInt8Config",
     "NF4Config",
     "QuantizationConfig",
     "QuantizedLinear",
+    "finish",
     "quantize",
+    "quantize_cache",
 ]
 
 

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from groundup.base.errors import UsageError
 from groundup.quantization.configs.aware import AwareConfig
-from groundup.quantization.integers import Int8Linear
-from groundup.quantization.kv_cache import pack_nibbles, unpack_nibbles
+from groundup.quantization.configs.integers import IntegerConfig
+from groundup.quantization.integers import HALF_SMALLEST, IntegerLinear
 from groundup.quantization.linear import QuantizedLinear
+from groundup.quantization.packing import pack
 from groundup.replace import replace
 
 RANGE_MEMORY = 0.99
@@ -29,7 +30,8 @@ RANGE_MEMORY = 0.99
 class AwareLinear(QuantizedLinear):
     """y = x' w'^T + b with rounded weights, and rounded inputs where that is asked for.
 
-    It keeps the layer's own weight and bias, so they train, and checkpoints hold them as they are.
+    It keeps the layer's own weight and bias, so they train, and checkpoints hold them as they are. Steps are float16
+    numbers, as IntegerLinear stores them.
 
     Args:
         layer: `weight` (out, in), floating; it goes over to this one.
@@ -80,17 +82,17 @@ class AwareLinear(QuantizedLinear):
             steps = step.abs().unflatten(0, (self.out_features, self.groups, 1))  # type: ignore[attr-defined]
         else:
             steps = self._in_groups().detach().abs().amax(-1, keepdim=True) / self.most
-        return steps.clamp(min=torch.finfo(steps.dtype).tiny)
+        return _Half.apply(steps.clamp(min=HALF_SMALLEST))  # type: ignore[return-value]  # as it is stored
 
     def _in_groups(self) -> Tensor:
         return self.weight.unflatten(1, (self.groups, -1))
 
     @torch.no_grad()
     def integers(self) -> tuple[Tensor, Tensor]:
-        """The integers round(w / s), (out, in) int8, and s (out, groups) float32."""
+        """The integers round(w / s), (out, in) int16, and s (out, groups) float16."""
         steps = self.steps()
         q = (self._in_groups() / steps).round().clamp(-self.most, self.most)
-        return q.flatten(1).to(torch.int8), steps.squeeze(-1).float()
+        return q.flatten(1).to(torch.int16), steps.squeeze(-1).half()
 
     def dequantize(self) -> Tensor:
         return self.rounded_weight().detach().float()
@@ -158,6 +160,18 @@ def _round(v: Tensor, least: Any, most: Any) -> Tensor:
     return _Round.apply(v, least, most)  # type: ignore[return-value]
 
 
+class _Half(torch.autograd.Function):
+    """Round to float16; the gradient goes straight through."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.half().to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
 class _ScaleGradient(torch.autograd.Function):
     """The same number with a smaller gradient."""
 
@@ -171,40 +185,22 @@ class _ScaleGradient(torch.autograd.Function):
         return grads[0] * ctx.factor, None
 
 
-class FinishedLinear(QuantizedLinear):
-    """Integers that quantization-aware training ended with, up to 4 bits two a byte.
+class RoundedInputLinear(IntegerLinear):
+    """IntegerLinear that rounds its inputs over a fixed range.
 
     Attributes:
-        q: (out, in) int8, or (out, ceil(in / 2)) uint8 with 8 added to each number.
-        scale: (out, groups) float32.
-        low, high: of the inputs, where they are rounded too.
+        low, high: the range, float32; levels_of_input: steps in it.
     """
 
-    q: Tensor
-    scale: Tensor
-    low: Tensor | None
-    high: Tensor | None
-
-    def __init__(self, trained: AwareLinear):
-        super().__init__(trained.in_features, trained.out_features)
-        self.config, self.bias = trained.config, trained.bias
-        q, scale = trained.integers()
-        self.register_buffer("q", pack_nibbles((q + 8).to(torch.uint8)) if self.config.bits <= 4 else q)
-        self.register_buffer("scale", scale)
-        rounds = self.config.activation_bits is not None
-        self.register_buffer("low", trained.low.clone() if rounds else None)
-        self.register_buffer("high", trained.high.clone() if rounds else None)
-
-    def dequantize(self) -> Tensor:
-        q = self.q
-        if self.config.bits <= 4:
-            q = unpack_nibbles(q)[:, : self.in_features].to(torch.int8) - 8
-        return (q.float().unflatten(1, (self.scale.shape[1], -1)) * self.scale[..., None]).flatten(1)
+    low: Tensor
+    high: Tensor
+    levels_of_input: int
 
     def product(self, x: Tensor) -> Tensor:
-        if self.low is not None and self.high is not None:
-            x = round_over(x, self.low, self.high, 2 ** (self.config.activation_bits or 0) - 1)
-        return super().product(x)
+        return super().product(round_over(x, self.low, self.high, self.levels_of_input))
+
+    def levels(self) -> None:
+        """None: a product of the integers alone would leave the inputs as they are."""
 
 
 def finish(model: Any) -> int:
@@ -219,16 +215,22 @@ def finish(model: Any) -> int:
     for name, layer in found.items():
         if layer.config.activation_bits is not None and not layer.known:
             raise UsageError(f"the range of what enters {name} is not known yet: train at least one step")
-    return replace(model, list(found), _finished)
+    config = next(iter(found.values())).config
+    form = IntegerConfig(targets=config.targets, skip=config.skip, bits=config.bits, group=config.group_size or "row")
+    count = replace(model, list(found), lambda layer: _finished(layer, form))
+    model.quantization = form if config.activation_bits is None else None
+    return count
 
 
-def _finished(trained: Any) -> nn.Module:
-    config = trained.config
-    if config.bits <= 4 or config.activation_bits is not None or config.group_size is not None:
-        return FinishedLinear(trained)
-    q, scale = trained.integers()
-    layer = Int8Linear(trained.in_features, trained.out_features, device=q.device)
-    layer.bias = trained.bias
-    layer.q.copy_(q)
-    layer.scale.copy_(scale[:, 0])
-    return layer
+def _finished(trained: Any, form: IntegerConfig) -> nn.Module:
+    rounds = trained.config.activation_bits is not None
+    kind = RoundedInputLinear if rounds else IntegerLinear
+    new = kind(trained.in_features, trained.out_features, device="meta", **form.settings)
+    q, new.scale = trained.integers()
+    new.packed = pack(q + 2 ** (form.bits - 1), form.bits)
+    new.bias = trained.bias
+    if isinstance(new, RoundedInputLinear):
+        new.register_buffer("low", trained.low.clone())
+        new.register_buffer("high", trained.high.clone())
+        new.levels_of_input = 2**trained.config.activation_bits - 1
+    return new

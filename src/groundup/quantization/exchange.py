@@ -40,11 +40,12 @@ class Report:
 
 
 def layers_to_quantize(model: nn.Module, config: QuantizationConfig) -> dict[str, nn.Module]:
-    """The linear layers that a config names, experts among them where the method needs no calibration.
+    """The linear layers that a config names, experts among them where the method needs no calibration and they
+    are to be frozen.
 
     Left out are matrices that their layer reads as tensors: those of recurrent networks between time steps.
     """
-    kinds = (nn.Linear,) if config.calibrated else (nn.Linear, GroupedLinear)
+    kinds = (nn.Linear,) if config.calibrated or not config.frozen else (nn.Linear, GroupedLinear)
     read = {id(tensor) for module in model.modules() for tensor in getattr(module, "matrices_read", tuple)()}
     found: dict[str, nn.Module] = {
         name: module

@@ -17,9 +17,11 @@ unfinished 32 stay as they are.
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.base.errors import UsageError
+from groundup.quantization.packing import pack_pairs, unpack_pairs
 from groundup.state import KVCache, LatentCache, Placement, RollingKVCache, State
 
 Bits = Literal[4, 8]
@@ -217,7 +219,7 @@ def encode(x: Tensor, bits: int) -> Tensor:
     # the step of what is stored: in half precision the smallest number is rounded too
     step = ((high.float() - low.float()) / levels).to(x.dtype)
     q = ((x.float() - low.float()) / torch.where(step > 0, step, 1).float()).round().clamp(0, levels).to(torch.uint8)
-    packed = q if bits == 8 else pack_nibbles(q)
+    packed = q if bits == 8 else pack_pairs(F.pad(q, (0, q.shape[-1] % 2)))
     return torch.cat((packed, torch.cat((step, low), dim=-1).view(torch.uint8)), dim=-1)
 
 
@@ -227,21 +229,9 @@ def decode(stored: Tensor, dim: int, bits: int, dtype: torch.dtype) -> Tensor:
         return stored.to(dtype)
     width = dim if bits == 8 else (dim + 1) // 2
     packed = stored[..., :width]
-    q = packed if bits == 8 else unpack_nibbles(packed)[..., :dim]
+    q = packed if bits == 8 else unpack_pairs(packed)[..., :dim]
     step, low = stored[..., width:].contiguous().view(dtype).split(1, dim=-1)
     return torch.addcmul(low, step, q.to(dtype))
-
-
-def pack_nibbles(q: Tensor) -> Tensor:
-    """Numbers 0 .. 15 (..., d) uint8, two a byte, the first one in the low half -> (..., ceil(d / 2)) uint8"""
-    if q.shape[-1] % 2:
-        q = torch.nn.functional.pad(q, (0, 1))
-    return q[..., 0::2] | q[..., 1::2] << 4
-
-
-def unpack_nibbles(packed: Tensor) -> Tensor:
-    """(..., n) uint8 -> (..., 2 n) uint8"""
-    return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)
 
 
 def _over(index: Tensor, like: Tensor) -> Tensor:

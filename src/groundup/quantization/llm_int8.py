@@ -33,6 +33,9 @@ class LLMInt8Linear(Int8Linear):
             y = y + rows[:, columns].float() @ (self.q[:, columns].float() * self.scale[:, None]).T
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
+    def levels(self) -> None:
+        """None: a product of the integers alone would leave the inputs as they are."""
+
 
 def split(x: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (N, D) -> q (N, D) int8, 0 in columns with outliers; the rows' scales (N,) float32; these columns, int64."""

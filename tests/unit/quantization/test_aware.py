@@ -15,8 +15,8 @@ from groundup.estimates.adapted import count_adapted
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.hub import build_model, load_model
 from groundup.quantization import AwareConfig, finish, quantize
-from groundup.quantization.aware import AwareLinear, FinishedLinear
-from groundup.quantization.integers import Int8Linear
+from groundup.quantization.aware import AwareLinear, RoundedInputLinear
+from groundup.quantization.integers import IntegerLinear
 from groundup.training.activation_checkpointing import checkpointed
 from groundup.training.optimizers.config import AdamWConfig
 
@@ -47,7 +47,7 @@ def test_rounded_weights_and_their_gradient(bits, group):
     layer, x = linear(), torch.randn(5, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
     ours = AwareLinear(copy.deepcopy(layer), AwareConfig(bits=bits, group_size=group))
     weight, most = layer.weight.view(-1, group or 8), 2 ** (bits - 1) - 1
-    scale = weight.detach().abs().amax(1) / most
+    scale = (weight.detach().abs().amax(1) / most).half().float()
     rounded = torch.fake_quantize_per_channel_affine(weight, scale, torch.zeros_like(scale).int(), 0, -most, most)
     want = F.linear(x, rounded.view(6, 8), layer.bias)
     assert_close(ours(x), want)
@@ -60,7 +60,7 @@ def test_learned_steps_and_their_gradient():
     layer = linear(out=2)
     ours = AwareLinear(copy.deepcopy(layer), AwareConfig(bits=3, learned_step=True))
     assert_close(ours.step.data, 2 * layer.weight.detach().abs().mean(1) / 3**0.5)  # where it begins
-    ours.step.data = torch.tensor([0.1, 0.05])
+    ours.step.data = torch.tensor([0.1, 0.05]).half().float()
     step, zero = ours.step.detach().clone().requires_grad_(), torch.zeros(2, requires_grad=True)
     want = torch._fake_quantize_learnable_per_channel_affine(layer.weight, step, zero, 0, -3, 3, 1 / (8 * 3) ** 0.5)
     assert (want.abs() > 0.29).any()  # some are cut off
@@ -108,11 +108,10 @@ def test_recomputed_activations_change_nothing():
 @pytest.mark.parametrize(
     ("config", "kind"),
     [
-        (AwareConfig(bits=4), FinishedLinear),
-        (AwareConfig(bits=3, group_size=8, learned_step=True), FinishedLinear),
-        (AwareConfig(bits=8), Int8Linear),
-        (AwareConfig(bits=6, learned_step=True), Int8Linear),
-        (AwareConfig(bits=8, group_size=8, activation_bits=8), FinishedLinear),
+        (AwareConfig(bits=4), IntegerLinear),
+        (AwareConfig(bits=3, group_size=8, learned_step=True), IntegerLinear),
+        (AwareConfig(bits=8), IntegerLinear),
+        (AwareConfig(bits=2, group_size=8, activation_bits=8), RoundedInputLinear),
     ],
 )
 def test_finished_layers_say_the_same(config, kind, tmp_path):
@@ -129,8 +128,9 @@ def test_finished_layers_say_the_same(config, kind, tmp_path):
         layer = model.blocks["0"].mlp.up_proj
         assert type(layer) is kind
         assert_close(model(x), want)
-    if config.bits <= 4:
-        assert layer.q.nbytes == layer.in_features * layer.out_features / 2
+    assert layer.packed.nbytes == layer.in_features * layer.out_features * config.bits / 8
+    if config.activation_bits is None:
+        assert (model.quantization.kind, model.quantization.bits) == ("int", config.bits)
     x = torch.randn(3, 32, requires_grad=True)
     (gradient,) = gradients(layer(x), x)
     assert gradient.isfinite().all()  # an adapter below it can learn

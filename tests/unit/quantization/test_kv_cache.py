@@ -13,7 +13,7 @@ from groundup.models.configs.llama import LlamaConfig
 from groundup.models.configs.mistral import MistralConfig
 from groundup.models.configs.rnn import RNNConfig
 from groundup.models.hub import build_model, load_model
-from groundup.quantization.kv_cache import _KINDS, decode, encode, pack_nibbles, quantize_cache, unpack_nibbles
+from groundup.quantization.kv_cache import _KINDS, decode, encode, quantize_cache
 from groundup.state import KVCache, State
 from groundup.tokenizers.hub import load_tokenizer
 from standin import Bytes
@@ -65,13 +65,6 @@ def test_a_number_is_off_by_half_a_step(bits, dim):
     assert_close(back.amax(-1), x.amax(-1))
     assert stored.shape[-1] == -(-dim * bits // 8) + 8  # and two numbers of 4 bytes
     assert decode(torch.zeros_like(stored), dim, bits, x.dtype).eq(0).all()  # as caches begin
-
-
-@ROW
-def test_four_bits_take_half_a_byte():
-    q = torch.arange(16, dtype=torch.uint8).repeat(2, 1)
-    assert pack_nibbles(q).shape == (2, 8)
-    assert unpack_nibbles(pack_nibbles(q)).equal(q)
 
 
 @ROW

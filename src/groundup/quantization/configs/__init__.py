@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Any
 from groundup.base.config import one_of
 from groundup.quantization.config import QuantizationConfig
 from groundup.quantization.configs.aware import AwareConfig
-from groundup.quantization.configs.integers import Int8Config
-from groundup.quantization.configs.llm_int8 import LLMInt8Config
 from groundup.quantization.configs.integers import (
     ChatGLMInt4Config,
     ChatGLMInt8Config,
@@ -14,6 +12,7 @@ from groundup.quantization.configs.integers import (
     Int8Config,
     IntegerConfig,
 )
+from groundup.quantization.configs.llm_int8 import LLMInt8Config
 from groundup.quantization.configs.nf4 import FP4Config, NF4Config
 
 if TYPE_CHECKING:
@@ -21,15 +20,16 @@ if TYPE_CHECKING:
 else:
     AnyQuantization: Any = one_of(QuantizationConfig)
 
-__all__ = ["AnyQuantization", "AwareConfig", "Int8Config", "LLMInt8Config", "QuantizationConfig"]
 __all__ = [
     "AnyQuantization",
+    "AwareConfig",
     "ChatGLMInt4Config",
     "ChatGLMInt8Config",
     "FP4Config",
     "Int4Config",
     "Int8Config",
     "IntegerConfig",
+    "LLMInt8Config",
     "NF4Config",
     "QuantizationConfig",
 ]

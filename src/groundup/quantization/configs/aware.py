@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from groundup.base.config import FromText
 from groundup.quantization.config import QuantizationConfig
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class AwareConfig(QuantizationConfig):
     frozen: ClassVar[bool] = False
 
     kind: Literal["aware"] = "aware"
-    bits: int = Field(default=4, ge=2, le=8)
+    bits: Annotated[Literal[8, 4, 3, 2], FromText] = 4
     """Bits of a weight."""
     group_size: int | None = Field(default=None, ge=1)
     """Weights of a row that share a scale; None: all of it."""
