@@ -199,7 +199,7 @@ class RoundedInputLinear(IntegerLinear):
     def product(self, x: Tensor) -> Tensor:
         return super().product(round_over(x, self.low, self.high, self.levels_of_input))
 
-    def levels(self) -> None:
+    def levels(self) -> None:  # type: ignore[override]
         """None: a product of the integers alone would leave the inputs as they are."""
 
 

@@ -33,7 +33,7 @@ class LLMInt8Linear(Int8Linear):
             y = y + rows[:, columns].float() @ (self.q[:, columns].float() * self.scale[:, None]).T
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
-    def levels(self) -> None:
+    def levels(self) -> None:  # type: ignore[override]
         """None: a product of the integers alone would leave the inputs as they are."""
 
 
