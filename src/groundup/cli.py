@@ -53,6 +53,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "models walk": ("models_walk:ModelsWalk", "A text through a Llama, tensor by tensor"),
     "models diff": ("models_diff:ModelsDiff", "What changed from one model to another"),
     "models verify": ("models_verify:ModelsVerify", "Compare a checkpoint with transformers: logits and greedy text"),
+    "numbers": ("numbers:Numbers", "Number formats from fp32 to mxfp4: range, spacing, what each makes of a number"),
     "runs list": ("runs:RunsList", "Training runs on this machine"),
     "runs show": ("runs:RunsShow", "One run's settings, curve and samples"),
     "runs compare": ("runs_compare:RunsCompare", "Several runs as one table: size, speed, memory, loss"),

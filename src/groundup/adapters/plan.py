@@ -52,14 +52,12 @@ def targets(
     Raises:
         UsageError: one of the targets names nothing; the message lists what there is.
     """
+    # what quantized experts are made of is no target of its own
     experts = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, GroupedLinear))
     possible = {
         name: module
         for name, module in model.named_modules()
-        if name
-        and is_base(name)
-        and fits(module)
-        and not name.startswith(experts)  # what quantized experts are made of is no target
+        if name and is_base(name) and fits(module) and not name.startswith(experts)
     }
     found: dict[str, nn.Module] = {}
     for target in wanted:

@@ -20,10 +20,18 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from groundup.base.errors import UsageError, did_you_mean
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdigit() else value
+
+
+FromText = BeforeValidator(_number)
+"""For a choice of whole numbers, Annotated[Literal[4, 8], FromText]: on the command line all values are text."""
 
 
 class Config(BaseModel):

@@ -108,7 +108,7 @@ class EstimateMemory(Estimate):
             return inference_memory(config, cache_dtype=self.cache_dtype, **sizes, **on_it)
         if BYTES[self.dtype] < 2:
             raise UsageError(f"training in {self.dtype} is not estimated: use fp32, bf16 or fp16")
-        if self.quantization is not None and self.adapter is None:
+        if self.quantization is not None and self.adapter is None and self.quantization.frozen:
             raise UsageError("weights in fewer bits do not learn: name what does with --adapter.kind")
         return training_memory(
             config, optimizer=self.optimizer, recompute=self.recompute, offload=self.offload, **sizes, **on_it

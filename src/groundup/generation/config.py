@@ -1,11 +1,11 @@
 """SamplingConfig: how the next token is chosen and when a text ends. No torch here: the command line starts fast."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from groundup.base.config import Config
+from groundup.base.config import Config, FromText
 
 
 class SamplingConfig(Config):
@@ -45,6 +45,8 @@ class SamplingConfig(Config):
     """Same seed, prompt and settings: same text, whatever else is in the batch. None: a new seed each time."""
     invalid_scores: Literal["raise", "replace"] = "raise"
     """NaN or +inf among the logits: stop with an error, or replace them by 0 and by the largest number."""
+    cache_bits: Annotated[Literal[4, 8] | None, FromText] = None
+    """Keep keys and values in so many bits: longer texts fit, and logits change a little. None: as they are."""
 
 
 def with_overrides(

@@ -20,6 +20,7 @@ from groundup.generation.config import SamplingConfig, with_overrides
 from groundup.generation.few_rows import for_decoding
 from groundup.generation.sampler import Sampler
 from groundup.generation.text import TextStream
+from groundup.quantization.kv_cache import quantize_cache
 
 if TYPE_CHECKING:
     from groundup.tokenizers.tokenizer import Tokenizer
@@ -172,7 +173,7 @@ def decode(model: Any, tokenizer: "Tokenizer", rows: list[Row], config: Sampling
     )
     model = for_decoding(model)
     with evaluating(model):
-        state = model.make_state(len(rows), longest + steps)
+        state = make_state(model, len(rows), longest + steps, config.cache_bits)
         logits = prefill(model, [row.prompt for row in rows], state, device)
         active = rows
         while True:
@@ -189,6 +190,17 @@ def decode(model: Any, tokenizer: "Tokenizer", rows: list[Row], config: Sampling
                 state.select(index)
                 sampler.select(index)
             logits = model(tokens[:, None], state=state, head=last_token)
+
+
+def make_state(model: Any, batch: int, max_len: int, cache_bits: int | None = None) -> Any:
+    """An empty state, with keys and values in fewer bits where that is asked for."""
+    state = model.make_state(batch, max_len)
+    if cache_bits is None:
+        return state
+    try:
+        return quantize_cache(state, cache_bits)
+    except UsageError as error:
+        raise UsageError(f"cache_bits={cache_bits} does not fit {model.config.model_type}: {error}") from None
 
 
 def _record(rows: list[Row], tokens: Tensor, logits: Tensor, eos: frozenset[int], stop_ids: frozenset[int]) -> None:

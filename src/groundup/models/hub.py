@@ -141,7 +141,8 @@ def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_0
         raise UsageError(
             "adapters stand on this model: `save_adapter` writes one, `merged(model)` has them in its weights"
         )
-    if getattr(model, "quantization", None) is not None:
+    quantization = getattr(model, "quantization", None)
+    if quantization is not None and quantization.frozen:
         importlib.import_module(SAVING["quantized"]).save_model(model, folder, max_shard_bytes)
         return
     folder = Path(folder)
@@ -167,7 +168,7 @@ def weights_to_save(model: "CausalLM") -> tuple[list[str], Callable[[str], Tenso
 
     A layer that stores its matrix in fewer bits has its `weight` in floats here, made when it is asked for.
     """
-    own = {name: tensor for name, tensor in model.state_dict().items() if not _is_tied_copy(model, name)}
+    own = {name: tensor for name, tensor in _plain_state(model).items() if not _is_tied_copy(model, name)}
     packed = {name: module for name, module in model.named_modules() if hasattr(module, "dequantize")}
     stored = {f"{name}.{buffer}" for name, module in packed.items() for buffer, _ in module.named_buffers()}
     made: dict[str, Any] = {f"{name}.weight": module for name, module in packed.items()}
@@ -176,6 +177,16 @@ def weights_to_save(model: "CausalLM") -> tuple[list[str], Callable[[str], Tenso
         return made[name].dequantize().to(model.dtype) if name in made else own[name]
 
     return [*(name for name in own if name not in stored), *made], get
+
+
+def _plain_state(model: "CausalLM") -> dict[str, Tensor]:
+    """The model's tensors; a layer that has its own idea of a plain form (`plain_state`) gives that."""
+    tensors = model.state_dict()
+    for path, module in model.named_modules():
+        if hasattr(module, "plain_state"):
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(path + ".")}
+            tensors |= {f"{path}.{name}": tensor for name, tensor in module.plain_state().items()}  # type: ignore[operator]
+    return tensors
 
 
 def set_parameter(model: nn.Module, name: str, weight: Tensor) -> None:

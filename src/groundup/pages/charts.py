@@ -22,18 +22,22 @@ TABLE_ROWS = 20
 class Line:
     """One line of a chart; `x` and `y` have equal lengths, a y that is None or not finite leaves a gap.
 
-    `series` (from 0) chooses colour and dash, so that one name looks the same in every chart.
+    `series` (from 0) chooses colour and dash, so that one name looks the same in every chart. `points` draws marks that
+    no line joins.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[Number]
     series: int = 0
+    points: bool = False
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over one axis. `note` says what to see in it, `command` is what makes the numbers again."""
+    """Lines over one axis. `note` says what to see in it, `command` is what makes the numbers again, `y_names` are what
+    stands at 1, 2, ... of the vertical axis in place of numbers.
+    """
 
     id: str
     title: str
@@ -43,16 +47,21 @@ class Chart:
     note: str = ""
     command: str = ""
     log_y: bool = False
+    log_x: bool = False
+    y_names: Sequence[str] = ()
 
     block = "chart"
 
     def figure(self) -> dict[str, Any]:
         """The plotly figure. A line of more than 4,000 points shows every k-th of them, and the last."""
+        y_axis: dict[str, Any] = {"title": {"text": self.y_label}, "type": "log" if self.log_y else "linear"}
+        if self.y_names:
+            y_axis |= {"tickvals": list(range(1, len(self.y_names) + 1)), "ticktext": list(self.y_names)}
         return {
             "data": [trace(line) for line in self.lines],
             "layout": {
-                "xaxis": {"title": {"text": self.x_label}},
-                "yaxis": {"title": {"text": self.y_label}, "type": "log" if self.log_y else "linear"},
+                "xaxis": {"title": {"text": self.x_label}, "type": "log" if self.log_x else "linear"},
+                "yaxis": y_axis,
                 "showlegend": len(self.lines) > 1,
             },
         }
@@ -89,7 +98,7 @@ def trace(line: Line) -> dict[str, Any]:
         "name": line.name,
         "x": [line.x[i] for i in shown],
         "y": [finite(line.y[i]) for i in shown],
-        "mode": "lines+markers" if len(line.x) <= 60 else "lines",
+        "mode": "markers" if line.points else "lines+markers" if len(line.x) <= 60 else "lines",
         "line": {"color": SERIES[line.series % len(SERIES)], "dash": DASHES[line.series % len(DASHES)], "width": 2},
         "marker": {"size": 5},
     }

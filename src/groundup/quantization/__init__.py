@@ -21,28 +21,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "quantize": "exchange",
-    "QuantizedLinear": "linear",
-    "QuantizationConfig": "config",
     "AWQConfig": "configs.awq",
-    "GPTQConfig": "configs.gptq",
-    "Int8Config": "configs.integers",
-    "SmoothQuantConfig": "configs.smoothquant",
-    "load_quantized": "streaming",
-    "quantize_folder": "streaming",
-    "token_rows": "calibration",
+    "AwareConfig": "configs.aware",
     "ChatGLMInt4Config": "configs.integers",
     "ChatGLMInt8Config": "configs.integers",
     "FP4Config": "configs.nf4",
+    "GPTQConfig": "configs.gptq",
     "Int4Config": "configs.integers",
     "Int8Config": "configs.integers",
     "IntegerConfig": "configs.integers",
+    "LLMInt8Config": "configs.llm_int8",
     "NF4Config": "configs.nf4",
+    "QuantizationConfig": "config",
+    "QuantizedLinear": "linear",
+    "SmoothQuantConfig": "configs.smoothquant",
+    "finish": "aware",
+    "load_quantized": "streaming",
+    "quantize": "exchange",
+    "quantize_cache": "kv_cache",
+    "quantize_folder": "streaming",
+    "token_rows": "calibration",
 }
 
 if TYPE_CHECKING:
+    from groundup.quantization.aware import finish
     from groundup.quantization.calibration import token_rows
     from groundup.quantization.config import QuantizationConfig
+    from groundup.quantization.configs.aware import AwareConfig
     from groundup.quantization.configs.awq import AWQConfig
     from groundup.quantization.configs.gptq import GPTQConfig
     from groundup.quantization.configs.integers import (
@@ -52,14 +57,17 @@ if TYPE_CHECKING:
         Int8Config,
         IntegerConfig,
     )
+    from groundup.quantization.configs.llm_int8 import LLMInt8Config
     from groundup.quantization.configs.nf4 import FP4Config, NF4Config
     from groundup.quantization.configs.smoothquant import SmoothQuantConfig
     from groundup.quantization.exchange import quantize
+    from groundup.quantization.kv_cache import quantize_cache
     from groundup.quantization.linear import QuantizedLinear
     from groundup.quantization.streaming import load_quantized, quantize_folder
 
 __all__ = [
     "AWQConfig",
+    "AwareConfig",
     "ChatGLMInt4Config",
     "ChatGLMInt8Config",
     "FP4Config",
@@ -67,12 +75,15 @@ __all__ = [
     "Int4Config",
     "Int8Config",
     "IntegerConfig",
+    "LLMInt8Config",
     "NF4Config",
     "QuantizationConfig",
     "QuantizedLinear",
     "SmoothQuantConfig",
+    "finish",
     "load_quantized",
     "quantize",
+    "quantize_cache",
     "quantize_folder",
     "token_rows",
 ]

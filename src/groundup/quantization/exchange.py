@@ -45,11 +45,12 @@ class Report:
 
 
 def layers_to_quantize(model: nn.Module, config: QuantizationConfig) -> dict[str, nn.Module]:
-    """The linear layers that a config names, experts among them where the method needs no calibration.
+    """The linear layers that a config names, experts among them where the method needs no calibration and they
+    are to be frozen.
 
     Left out are matrices that their layer reads as tensors: those of recurrent networks between time steps.
     """
-    kinds = (nn.Linear,) if config.calibrated else (nn.Linear, GroupedLinear)
+    kinds = (nn.Linear,) if config.calibrated or not config.frozen else (nn.Linear, GroupedLinear)
     read = {id(tensor) for module in model.modules() for tensor in getattr(module, "matrices_read", tuple)()}
     found: dict[str, nn.Module] = {
         name: module
@@ -143,6 +144,6 @@ def exchange_empty(model: Any, config: QuantizationConfig) -> int:
         if isinstance(layer, GroupedLinear):
             return QuantizedExperts.empty(layer, config).to(layer.weight.device)
         new = config.empty(layer.in_features, layer.out_features, layer.bias is not None)
-        return new.to(layer.weight.device)
+        return new.to(layer.weight.device, layer.weight.dtype)  # of bias; what is quantized keeps its own
 
     return replace(model, list(layers_to_quantize(model, config)), empty)

@@ -37,12 +37,6 @@ class QuantizedLinear(nn.Module):
         """The matrix that the stored numbers stand for, (out, in) float32."""
         raise NotImplementedError
 
-    def levels(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
-        """Integers q (out, in), and scale and offset (out, groups) float32 with w = scale q + offset, the offset None
-        where it is 0; None for formats whose numbers are no such thing.
-        """
-        return None
-
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
             y = _Product.apply(x, self)

@@ -1,7 +1,7 @@
 """From a quantized model to a folder: in the layout of GPTQ, AWQ or bitsandbytes where there is one, else in our own.
 
-Ours, which models with quantized experts have too: every tensor under our name, and in config.json's `quantization_config` the method's settings and the names of the
-quantized layers.
+Ours, which models with quantized experts have too: every tensor under our name, and in config.json's
+`quantization_config` the method's settings and the names of the quantized layers.
 """
 
 from collections.abc import Iterator

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.base.config import one_of
 from groundup.quantization.config import QuantizationConfig
+from groundup.quantization.configs.aware import AwareConfig
 from groundup.quantization.configs.awq import AWQConfig
 from groundup.quantization.configs.gptq import GPTQConfig
 from groundup.quantization.configs.integers import (
@@ -13,6 +14,7 @@ from groundup.quantization.configs.integers import (
     Int8Config,
     IntegerConfig,
 )
+from groundup.quantization.configs.llm_int8 import LLMInt8Config
 from groundup.quantization.configs.nf4 import FP4Config, NF4Config
 from groundup.quantization.configs.smoothquant import SmoothQuantConfig
 
@@ -24,6 +26,7 @@ else:
 __all__ = [
     "AWQConfig",
     "AnyQuantization",
+    "AwareConfig",
     "ChatGLMInt4Config",
     "ChatGLMInt8Config",
     "FP4Config",
@@ -31,6 +34,7 @@ __all__ = [
     "Int4Config",
     "Int8Config",
     "IntegerConfig",
+    "LLMInt8Config",
     "NF4Config",
     "QuantizationConfig",
     "SmoothQuantConfig",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import PositiveInt
 
+from groundup.base.config import FromText
 from groundup.quantization.config import QuantizationConfig
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class IntegerConfig(QuantizationConfig):
     """Weights as integers of so many bits: by their largest number (absmax), or with a zero point."""
 
     kind: Literal["int"] = "int"
-    bits: Literal[8, 4, 3, 2] = 4
+    bits: Annotated[Literal[8, 4, 3, 2], FromText] = 4
     """Bits of a number."""
     group: PositiveInt | Literal["row", "tensor"] = 32
     """What shares a scale: so many numbers along the inputs, a `row`, or the whole `tensor`."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from groundup.training.optimizers.base import Group, Optimizer, State
+from groundup.training.optimizers.paged import paged_zeros
 
 
 def adam_update(
@@ -91,7 +92,7 @@ def has_fused_kernel(weight: Tensor) -> bool:
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015): two numbers of state a parameter; weight decay is an L2 penalty.
 
-    `fused=False` uses the readable formula in place of torch's kernel.
+    `fused=False` uses the readable formula in place of torch's kernel; `paged` keeps the state in a mapped file.
     """
 
     decoupled = False
@@ -107,12 +108,15 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         flat: bool = True,
         fused: bool = True,
+        paged: bool = False,
     ):
-        self.fused = fused
+        self.fused, self.paged = fused, paged
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}, flat=flat)
 
     def new_state(self, weight: Tensor, group: Group) -> State:
         """Running means of the gradient and of its square, zero."""
+        if self.paged:
+            return {"mean": paged_zeros(weight), "square": paged_zeros(weight)}
         return {"mean": weight.new_zeros(weight.shape), "square": weight.new_zeros(weight.shape)}
 
     def update(self, weight: Tensor, gradient: Tensor, state: State, group: Group, step: int) -> None:

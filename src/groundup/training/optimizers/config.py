@@ -97,11 +97,14 @@ class AdamWConfig(OptimizerConfig):
     """Decay of the running mean of the gradient and of its square."""
     eps: float = Field(default=1e-8, gt=0)
     """Added to the root of the mean square."""
+    paged: bool = False
+    """Keep the state in a file mapped into memory, which the system may write out when memory runs short (QLoRA). CPU
+    only; its folder is that for temporary files (TMPDIR)."""
 
     def _make(self, groups: list[dict[str, Any]]) -> Optimizer:
         from groundup.training.optimizers.adam import AdamW
 
-        return AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, flat=self.flat)
+        return AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, flat=self.flat, paged=self.paged)
 
 
 class AdaFactorConfig(OptimizerConfig):
