@@ -97,10 +97,12 @@ def test_rounding_to_places_is_theirs_at_every_border():
         assert torch.equal(absmax, state.absmax)
     borders = (nf4()[1:] + nf4()[:-1]) / 2
     near = [torch.nextafter(borders, torch.full_like(borders, to)) for to in (-1, 1)]
-    row = torch.cat([borders, *near, torch.ones(64 - 45)])
-    packed, _ = theirs.quantize_4bit(row, quant_type="nf4")
-    codes, _ = to_places(row, nf4(), 64)
-    assert torch.equal(codes[::2] << 4 | codes[1::2], packed[:, 0])
+    for scale in torch.linspace(0.1, 3, 20):
+        for count in (64, 46):  # a whole block, and one that is not full
+            row = torch.cat([borders, *near, torch.ones(count - 45)]) * scale
+            packed, _ = theirs.quantize_4bit(row, quant_type="nf4")
+            codes, _ = to_places(row, nf4(), 64)
+            assert torch.equal(codes[::2] << 4 | codes[1::2], packed[:, 0])
 
 
 @pytest.mark.row("QNT-09", reference="bits by hand")

@@ -9,6 +9,7 @@ from families import CASES, REFERENCES
 from families.tiny import ids, make_ours, randomised
 from groundup.adapters.attach import adapters_of
 from groundup.adapters.configs.lora import LoRAConfig
+from groundup.adapters.plan import targets
 from groundup.base.errors import UsageError
 from groundup.layers.moe.experts import GroupedLinear
 from groundup.models.catalogue import config_from_hf, model_class
@@ -245,6 +246,9 @@ def test_experts_are_quantized_by_any_method(config, tmp_path):
     experts = [m for m in model.modules() if isinstance(m, QuantizedExperts)]
     assert len(experts) == 3 * len(model.blocks)
     assert report.bytes_after < report.bytes_before
+    named = targets(model, ["all-linear"])  # an adapter stands on the experts, not on what they are made of
+    assert set(experts) <= set(named.values())
+    assert not any(".linears." in name for name in named)
     y = model(x)
     exchange_empty(empty, config)
     empty.load_state_dict(model.state_dict())
