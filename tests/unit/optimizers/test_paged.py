@@ -60,6 +60,7 @@ def test_the_state_lies_in_a_file(tmp_path, monkeypatch):
     states = [state for states in optimizer._flat_states.values() for state in states.values()]
     assert {state.data_ptr() for state in states} == addresses
     assert all(line.endswith("(deleted)") for line in maps)
+    assert {line.split()[1] for line in maps} == {"rw-s"}  # shared: what is written goes to the file
     assert os.listdir(tmp_path) == []
 
 

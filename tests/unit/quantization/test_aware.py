@@ -179,7 +179,7 @@ def measured(model):
 
 
 @ROW
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_training_for_it_beats_rounding_afterwards(seed):
     """Weights of -1, 0, 1, the same number of steps of both: what rounding costs shrinks to less than half."""
     model = llama(seed)
