@@ -12,13 +12,16 @@ from torch import Tensor, nn
 
 from groundup.base.device import choose_device, choose_dtype
 from groundup.base.errors import UsageError
+from groundup.layers.moe.experts import GroupedLinear
 from groundup.models.catalogue import model_class
 from groundup.models.formats.formats import find_format, find_weights
 from groundup.models.formats.reader import meta_tensor
 from groundup.models.hub import compare, loader_elsewhere, shown
 from groundup.quantization.config import QuantizationConfig
 from groundup.quantization.exchange import check, layers_to_quantize
+from groundup.quantization.experts import QuantizedExperts
 from groundup.quantization.loading import Placing
+from groundup.replace import put
 
 if TYPE_CHECKING:
     from groundup.models.text.causal_lm import CausalLM
@@ -63,7 +66,10 @@ def load_quantized(
         place = Placing(model, None if dtype is None else choose_dtype(dtype), choose_device(device or "cpu"))
         for name, tensor in shown("loading", weight_map.load(names, weights.get), len(names), weights.nbytes):
             module = name.removesuffix(".weight")
-            if name.endswith(".weight") and module in layers:
+            if name.endswith(".weight") and isinstance(layers.get(module), GroupedLinear):
+                each = [config.make(_linear(matrix)) for matrix in tensor.to(place.device)]
+                put(model, module, QuantizedExperts(each, layers[module].bias))  # type: ignore[arg-type]
+            elif name.endswith(".weight") and module in layers:
                 place.layer(module, config.make(_linear(tensor.to(place.device))), mapped=False)
             else:
                 place.tensor(name, tensor)
