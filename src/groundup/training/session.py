@@ -165,8 +165,7 @@ class Training:
         shape = getattr(self.model, "config", None)
         self._peak = self._flops_per_token = 0.0
         if self.workers.first and isinstance(shape, ModelConfig):
-            learns = self.model.num_parameters(trainable=True) / max(self.model.num_parameters(), 1)
-            self._flops_per_token = training_flops_per_token(shape, self._width, learns)
+            self._flops_per_token = training_flops_per_token(shape, self._width, learning_share(self.model))
             peak = self.config.peak_flops or peak_flops(self.device.type, self.precision.dtype)
             self._peak = peak * self.workers.size
 
@@ -479,3 +478,10 @@ def _shorten(names: list[str]) -> str:
     if not names:
         return "unknown"
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def learning_share(model: Any) -> float:
+    """The share of a model's numbers that learn; those in fewer bits count, where the model knows of them."""
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    count = getattr(model, "num_parameters", lambda: sum(p.numel() for p in model.parameters()))
+    return learning / max(count(), 1)
