@@ -1,8 +1,10 @@
 """The model that an adapter's folder stands for: its base, with the adapter on it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from groundup.adapters.attach import adapters_of
 from groundup.adapters.files import CONFIG, load_adapter
 from groundup.base.errors import CheckpointError
 from groundup.base.files import read_json
@@ -24,9 +26,29 @@ def load_model(path: str | Path, dtype: Any = None, device: Any = None) -> "Caus
         CheckpointError: the folder names no base, or one that cannot be found; or the adapter does not fit it.
     """
     path = Path(path)
-    model = hub.load_model(base_of(path), dtype, device)
-    load_adapter(model, path)
+    return load_adapted([path], base_of(path), dtype, device)
+
+
+def load_adapted(paths: Sequence[str | Path], base: str | Path, dtype: Any = None, device: Any = None) -> "CausalLM":
+    """Load a base and put the adapters of several folders on it; all of them act, in this order.
+
+    The first is called `default`, the others `adapter_2`, `adapter_3`, ...
+
+    Raises:
+        CheckpointError: no such base, or an adapter that does not fit it.
+    """
+    model = hub.load_model(base, dtype, device)
+    before = list(adapters_of(model).configs)  # where the base is a folder of an adapter itself
+    names = [name_of(number) for number in range(len(before), len(before) + len(paths))]
+    for path, name in zip(paths, names, strict=True):
+        load_adapter(model, path, name)
+    adapters_of(model).activate(*before, *names)
     return model.eval()
+
+
+def name_of(number: int) -> str:
+    """What an adapter is called that comes without a name."""
+    return "default" if number == 0 else f"adapter_{number + 1}"
 
 
 def base_of(path: Path) -> str | Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.base.console import as_size, say, table
+from groundup.base.console import as_size, say, table, warn
 from groundup.base.errors import UsageError, did_you_mean
 from groundup.benchmarks.rounds import Comparison, compare, in_turn
 from groundup.benchmarks.train import Settings as TrainSettings
@@ -34,7 +34,22 @@ class Method:
 METHODS: dict[str, Method] = {
     "base": Method(0.0),
     "full": Method(1e-3),
+    "last block": Method(3e-3, {"kind": "partial", "train": ["norm", "last:1"]}),
+    "bitfit": Method(1e-2, {"kind": "bitfit"}),
     "lora": Method(5e-3, {"kind": "lora", "rank": 8}),
+    "rslora 32": Method(5e-3, {"kind": "lora", "rank": 32, "rslora": True}),
+    "dora": Method(5e-3, {"kind": "lora", "rank": 8, "dora": True}),
+    "pissa": Method(2e-3, {"kind": "lora", "rank": 8, "init": "pissa"}),
+    "lora+": Method(2e-3, {"kind": "lora", "rank": 8, "lr_ratio": 8}),
+    "qlora nf4": Method(5e-3, {"kind": "lora", "rank": 8}, {"kind": "nf4"}),
+    "adalora": Method(1e-2, {"kind": "adalora"}),
+    "ia3": Method(3e-2, {"kind": "ia3"}),
+    "houlsby": Method(5e-3, {"kind": "bottleneck"}),
+    "pfeiffer": Method(5e-3, {"kind": "bottleneck", "places": ["block"], "activation": "relu"}),
+    "prompt 20": Method(3e-2, {"kind": "prompt", "length": 20}),
+    "p-tuning 20": Method(1e-2, {"kind": "p_tuning", "length": 20}),
+    "prefix 20": Method(1e-2, {"kind": "prefix", "length": 20}),
+    "p-tuning v2 20": Method(3e-2, {"kind": "p_tuning_v2", "length": 20}),
 }
 
 
@@ -73,7 +88,7 @@ def measure_methods(settings: Settings) -> list[dict[str, Any]]:
             with Worker("groundup.benchmarks.adapters_worker") as worker:
                 answer = worker.ask(
                     model=model,
-                    adapter=method.adapter and dict(method.adapter),
+                    adapter=settings_of(method.adapter, settings.steps),
                     quantization=method.quantization and dict(method.quantization),
                     lr=method.lr,
                     seed=seed,
@@ -81,9 +96,19 @@ def measure_methods(settings: Settings) -> list[dict[str, Any]]:
                     threads=settings.threads,
                 )
             found.append(answer)
+        if "refused" in found[0]:
+            warn(f"{name} is left out: {found[0]['refused']}")
+            continue
         rows.append(row_of(name, found))
         say(methods_table(rows))
     return rows
+
+
+def settings_of(adapter: Mapping[str, Any] | None, steps: int) -> dict[str, Any] | None:
+    """An adapter's settings; those whose budget follows the training's length are told it."""
+    if adapter is None:
+        return None
+    return {**adapter, "steps": steps} if adapter["kind"] == "adalora" else dict(adapter)
 
 
 def row_of(name: str, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from groundup.base.errors import UsageError
 from groundup.benchmarks.workers import serve
 
 
@@ -29,7 +30,10 @@ def answer(
 
     set_threads(settings["threads"])
     base, tokenizer = load_model(model, dtype="float32"), load_tokenizer(model)
-    put_on(base, adapter, quantization)
+    try:
+        put_on(base, adapter, quantization)
+    except UsageError as error:  # a kind that this base has no place for
+        return {"refused": str(error)}
     taken, tests, longest = settings["examples"], settings["tests"], settings["longest"]
     train = examples(taken, "train", 1, tokenizer, longest)
     within = examples(tests, "train", 2, tokenizer, longest)

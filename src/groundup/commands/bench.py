@@ -234,6 +234,55 @@ class BenchAdapters(Bench):
         return results
 
 
+class BenchQuantization(Bench):
+    """Every form of weights: bits, bytes, memory and perplexity of a model trained here; then decoding speed of one row
+    beside bf16.
+    """
+
+    rounds: int = Field(default=7, ge=1)
+    """Turns of the speed comparison."""
+    forms: list[str] = []
+    """Only these, by name; all when not given, none for `none`."""
+    model: str = "tiny"
+    """The model whose quality is measured: a folder or a name."""
+    rows: int = Field(default=64, ge=1)
+    """Rows of 256 tokens of held-out stories, and of calibration."""
+    speed: list[str] = ["bf16", "int8", "int4", "nf4"]
+    """The forms whose speed is measured."""
+    layers: int = Field(default=12, ge=1)
+    """Blocks of the model that decodes."""
+    width: int = Field(default=768, ge=64, multiple_of=64)
+    """Its hidden size."""
+    vocab: int = Field(default=32_000, ge=2)
+    """Its token ids."""
+    new: int = Field(default=32, ge=2)
+    """Tokens of a turn."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; None takes all that this process may use."""
+
+    def run(self) -> dict[str, Any]:
+        """Measure, show both tables, and return {"machine", "forms", "results"}."""
+        from groundup.base.files import write_atomic
+        from groundup.benchmarks.quantization import FORMS, Settings, measure_forms, measure_speed
+
+        chosen = [name for text in self.forms for name in text.split(",")] or list(FORMS)
+        same = ("model", "rows", "layers", "width", "vocab", "new", "rounds", "threads")
+        settings = Settings(
+            forms=[] if chosen == ["none"] else chosen,
+            speed=[name for text in self.speed for name in text.split(",") if name != "none"],
+            **{part: getattr(self, part) for part in same},
+        )
+        forms = measure_forms(settings)
+        found = measure_speed(settings)
+        if found:
+            say(results_table(found))
+        results = {"machine": machine(), "forms": forms, "results": [one.as_json() for one in found]}
+        if self.out:
+            write_atomic(self.out, json.dumps(results, indent=2) + "\n")
+            say(f"\nwritten to {self.out}")
+        return results
+
+
 class BenchTokenizers(Bench):
     """Byte-level BPE beside tokenizers and tiktoken: training, encoding on one thread and in batches, peak memory."""
 

@@ -188,3 +188,17 @@ def sharing(layers: dict[str, nn.Module], walk: BlockByBlock) -> list[list[str]]
     for name, x in read.items():
         together.setdefault(id(x), []).append(name)
     return list(together.values())
+
+
+def loss_on(model: Any, rows: Any, batch: int = 8) -> float:
+    """Mean loss of the next token over rows of ids (N, T), nats."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for part in rows.split(batch):
+            logits = model(part[:, :-1])
+            total += float(cross_entropy(logits.flatten(0, 1).float(), part[:, 1:].flatten(), reduction="sum"))
+            count += part[:, 1:].numel()
+    return total / count

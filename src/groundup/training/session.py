@@ -83,7 +83,7 @@ class Training:
         self.precision = config.precision.resolved(self.device.type)
         model.to(self.precision.parameter_dtype())
         self.workers.broadcast_(list(model_tensors(model).values()))
-        self.optimizer = config.optimizer.build(model.named_parameters())
+        self.optimizer = config.optimizer.build(model.named_parameters(), lora_plus=lora_plus_ratio(model))
         self.ema = config.ema.build(self.optimizer.masters()) if config.ema else None
         self._step = Step(
             model, model, objective, self.optimizer, self.precision, self.workers,
@@ -485,3 +485,9 @@ def learning_share(model: Any) -> float:
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     count = getattr(model, "num_parameters", lambda: sum(p.numel() for p in model.parameters()))
     return learning / max(count(), 1)
+
+
+def lora_plus_ratio(model: Any) -> float:
+    """How many times faster the matrices B of LoRA learn than the rest, as its settings say; 1 for no such adapter."""
+    ratios = [getattr(config, "lr_ratio", None) or 1.0 for config in adapters_of(model).configs.values()]
+    return max(ratios, default=1.0)
