@@ -1,4 +1,4 @@
-"""The process of one form of weights: it measures quality, or prepares a model and decodes with it; see `workers.py`."""
+"""The process of one form of weights: it measures quality, or decodes when asked; see `workers.py`."""
 
 import math
 import tempfile
@@ -90,7 +90,7 @@ def get_ready(folder: str, form: dict[str, Any] | None, threads: int | None) -> 
 
     set_threads(threads)
     few_rows.load()
-    model = load_model(folder) if form is None else load_quantized(folder, parsed(form | {"targets": ["*"]}))
+    model: Any = load_model(folder) if form is None else load_quantized(folder, parsed(form | {"targets": ["*"]}))
     embedding = model.embed.tokens.weight.nbytes  # a step reads one row of it
     _state["model"] = few_rows.for_decoding(model)
     _state["ids"] = torch.arange(32)[None]

@@ -263,6 +263,8 @@ class Train(Command):
 
     def _adapted(self, model: Any) -> Any:
         """The model with what is put on it: its weights in fewer bits, an adapter that learns."""
+        import torch
+
         from groundup.adapters.attach import adapters_of
 
         adapters = adapters_of(model)
@@ -272,6 +274,7 @@ class Train(Command):
             say(f"quantized: {quantize(model, self.quantization)}")
         if self.adapter is not None:
             before = list(adapters.configs)
+            torch.manual_seed(self.training.seed)
             adapters.add(self.adapter_name, self.adapter)
             adapters.activate(*before, self.adapter_name)
         elif adapters.configs:  # go on with those of the folder

@@ -1,0 +1,94 @@
+"""Decoding with weights in blocks of integers: the compiled products give what the dequantized matrices give."""
+
+import pytest
+import torch
+from torch import nn
+
+from groundup.generation.few_rows import for_decoding
+from groundup.generation.few_rows.block import FewRowsBlock
+from groundup.generation.few_rows.blocks import BLOCK, blocks_of, pack
+from groundup.generation.few_rows.linear import FewRowsLinear
+from groundup.models.configs.llama import LlamaConfig
+from groundup.models.hub import build_model
+from groundup.quantization import Int4Config, Int8Config, IntegerConfig, NF4Config, quantize
+
+pytest.importorskip("numba")
+
+FORMS = {
+    "int8": Int8Config(),
+    "int8 in groups": IntegerConfig(bits=8, group=32),
+    "int8 with zeros": IntegerConfig(bits=8, group=64, symmetric=False),
+    "int4": Int4Config(),
+    "int4 with zeros": IntegerConfig(bits=4, group=64, symmetric=False),
+    "int3": IntegerConfig(bits=3, group=32),
+}
+
+
+@pytest.mark.row("QNT-03", reference="the dequantized matrix, in float64")
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rows", [1, 4, 7])
+def test_a_linear_layer(form, rows):
+    torch.manual_seed(rows)
+    layer = FORMS[form].make(nn.Linear(128, 13))
+    x = torch.randn(rows, 1, 128)
+    want = x.double() @ layer.dequantize().double().T + layer.bias.double()
+    fast = FewRowsLinear(layer)
+    assert blocks_of(layer) is not None
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x), want.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_blocks_are_really_smaller():
+    linear = nn.Linear(256, 64, bias=False)
+    bits = {form: 8 * blocks_of(FORMS[form].make(linear)).data.numel() / linear.weight.numel() for form in FORMS}
+    assert bits == {
+        "int8": 9, "int8 in groups": 9, "int8 with zeros": 10, "int4": 5, "int4 with zeros": 6, "int3": 5,
+    }  # fmt: skip
+
+
+def test_numbers_of_every_place_are_kept():
+    q = torch.arange(-8, 8).repeat(2, 4)  # (2, 64)
+    scale = torch.tensor([[0.5, 2.0], [1.0, 3.0]])
+    data = pack(q, scale).data
+    assert data.shape == (2, 64 // BLOCK, 4 + 16)
+    layer = FORMS["int4"].make(nn.Linear(64, 2, bias=False))
+    layer.levels = lambda: (q, scale, None)
+    want = q.float() * scale.repeat_interleave(32, 1)
+    with torch.inference_mode():
+        parts = [FewRowsLinear(layer)(part) for part in torch.eye(64).split(16)]
+    torch.testing.assert_close(torch.cat(parts), want.T)
+
+
+def test_blocks_follow_the_stored_numbers():
+    layer = FORMS["int8"].make(nn.Linear(64, 8, bias=False))
+    x = torch.randn(1, 64)
+    with torch.inference_mode():
+        before = FewRowsLinear(layer)(x)
+    layer.scale.mul_(2)
+    with torch.inference_mode():
+        torch.testing.assert_close(FewRowsLinear(layer)(x), 2 * before)
+
+
+@pytest.mark.row("QNT-12", reference="the same model, layer by layer")
+@pytest.mark.parametrize("form", ["int8", pytest.param("int4 with zeros", marks=pytest.mark.slow)])
+def test_a_quantized_model_decodes_in_compiled_blocks(form):
+    torch.manual_seed(0)
+    shape = {"vocab_size": 258, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    model = build_model(LlamaConfig(**shape, num_attention_heads=4, max_position_embeddings=64)).eval()
+    quantize(model, FORMS[form])
+    fast = for_decoding(model, 0)
+    assert isinstance(fast.blocks["0"], FewRowsBlock)
+    ids, state, fast_state = torch.arange(12)[None], model.make_state(1, 32), fast.make_state(1, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(ids, state=fast_state), model(ids, state=state), rtol=1e-4, atol=1e-4)
+        for token in (3, 5, 7):
+            step = torch.tensor([[token]])
+            torch.testing.assert_close(fast(step, state=fast_state), model(step, state=state), rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_no_multiple_of_integers_stays_as_it_is():
+    model = build_model(LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=1)).eval()
+    quantize(model, NF4Config())
+    fast, ids = for_decoding(model, 0), torch.arange(9)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(ids), model(ids))
