@@ -91,6 +91,7 @@ def test_their_library_gives_our_logits_in_one_pass_and_step_by_step(tmp_path, m
             assert_close(stepped, expected[t])
 
 
+@pytest.mark.slow
 @versions
 def test_their_state_is_ours(tmp_path, monkeypatch, version):
     ours = make(version)

@@ -281,6 +281,7 @@ def peak_bytes(folder: Path, mode: str) -> int:
 
 @pytest.mark.row("LM-52", reference="measured peak RSS")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux's /proc")
+@pytest.mark.slow
 def test_peak_memory_is_the_model_and_one_shard(tmp_path):
     """200 MiB in 4 shards of 50 MiB: writing needs about one shard, reading the model and one shard."""
     mib = 2**20

@@ -19,6 +19,7 @@ from groundup.base.device import choose_device, choose_dtype
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import read_json
 from groundup.base.folders import write_model_folder
+from groundup.base.hf_config import INFINITY
 from groundup.base.shards import ShardWriter
 from groundup.models.catalogue import model_class
 from groundup.models.configs.base import ModelConfig
@@ -106,7 +107,7 @@ def loader_elsewhere(path: Path) -> Callable[..., "CausalLM"] | None:
     elif (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
         kind = "an adapter"
     elif (path / "config.json").is_file():
-        values = read_json(path / "config.json")
+        values = read_json(path / "config.json", infinity=INFINITY)
         described = values.get("quantization_config") if isinstance(values, dict) else None
         method = described.get("quant_method") if isinstance(described, dict) else None
         kind = "quantized" if method not in (None, "mxfp4") else None

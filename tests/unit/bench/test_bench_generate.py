@@ -22,6 +22,7 @@ class Answers:
         return 10e9 if prompts is None else {"seconds": new / 4, "ids": self.ids}
 
 
+@pytest.mark.slow
 def test_command_on_a_toy(tmp_path, capsys, monkeypatch):
     pytest.importorskip("transformers")
     monkeypatch.setattr(module, "peer_variants", lambda compiled: ["float32 dynamic"])

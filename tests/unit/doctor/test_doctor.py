@@ -44,6 +44,7 @@ def test_this_machine_is_sound(capsys):
 @pytest.mark.row(
     "EDU-18", reference="property: the machine that runs the tests is sound, and each injected fault is named"
 )
+@pytest.mark.slow
 def test_json_alone_on_stdout():
     environment = {
         "PYTHONPATH": str(Path(groundup.__file__).parents[1]),

@@ -43,7 +43,8 @@ def for_decoding(model: Any, fewest_parameters: int | None = None) -> Any:
 def suits(model: Any, fewest_parameters: int) -> bool:
     """Whether `for_decoding` has something faster for this model."""
     weights = list(model.parameters())
-    if model.num_parameters() < fewest_parameters or importlib.util.find_spec("numba") is None:
+    count = getattr(model, "num_parameters", lambda: sum(weight.numel() for weight in weights))  # packed numbers too
+    if count() < fewest_parameters or importlib.util.find_spec("numba") is None:
         return False
     plain = all(
         type(w.data) is Tensor and w.device.type == "cpu" and w.dtype in LIKE and w.is_contiguous() for w in weights
