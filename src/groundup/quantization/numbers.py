@@ -200,9 +200,10 @@ def normal_float_4() -> tuple[float, ...]:
     """The 16 numbers of NF4: quantiles of a normal distribution, 8 above zero, 7 below, and zero, so that each stands
     for as many normally distributed weights (Dettmers et al. 2023, QLoRA); float32 as they are used.
 
-    The last quantile is d = 1 - (1/30 + 1/32) / 2, as 1 has none; then all are divided by the largest.
+    The last quantile is d = 0.9677083, about the middle of 1 - 1/30 and 1 - 1/32, as 1 has none; then all are divided
+    by the largest.
     """
-    last, normal = 1 - (1 / 30 + 1 / 32) / 2, NormalDist()
+    last, normal = 0.9677083, NormalDist()
     above = [normal.inv_cdf(last + (0.5 - last) * i / 8) for i in range(8)]
     below = [-normal.inv_cdf(last + (0.5 - last) * i / 7) for i in range(7)]
     numbers = sorted([*above, 0.0, *below])

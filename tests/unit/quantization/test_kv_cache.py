@@ -130,10 +130,10 @@ def test_steps_are_one_pass_up_to_the_step(make, keys):
 
 @ROW
 @pytest.mark.parametrize(("bits", "keys"), FORMS)
-@pytest.mark.parametrize("make", [llama, with_a_window])
-def test_select_snapshot_restore_trim(make, bits, keys):
-    model, x, more = make(), ids(3, 24), ids(3, 16, seed=5)
-    state = quantize_cache(model.make_state(3, 40), bits, keys)
+@pytest.mark.parametrize(("make", "length"), [(llama, 24), (llama, 44), (with_a_window, 24)])
+def test_select_snapshot_restore_trim(make, length, bits, keys):
+    model, x, more = make(), ids(3, length), ids(3, 16, seed=5)
+    state = quantize_cache(model.make_state(3, length + 16), bits, keys)
     steps(model, x, state, chunk=8)
     kept = state.snapshot()
     first = steps(model, more, state)
