@@ -246,10 +246,10 @@ class Train(Command):
         """A new model, the same for the same seed; or the weights of `init_from`."""
         import torch
 
-        from groundup.models.hub import build_model, load_model
+        from groundup.models.hub import build_model
 
         if self.init_from is not None:
-            model = load_model(self.init_from, device=device)
+            model = self._load_base(device)
             if model.config.vocab_size < tokenizer.vocab_size:
                 raise UsageError(
                     f"the tokenizer has {tokenizer.vocab_size:,} tokens, {self.init_from} "
@@ -261,17 +261,34 @@ class Train(Command):
         model.learn_vocabulary(tokenizer)
         return model
 
+    def _load_base(self, device: Any) -> Any:
+        """The weights of `init_from`, in fewer bits where that is asked for: of a plain checkpoint tensor by tensor, so
+        that the model is never in memory as it was.
+        """
+        from groundup.models.hub import load_model, loader_elsewhere
+
+        assert self.init_from is not None
+        if self.quantization is None:
+            return load_model(self.init_from, device=device)
+        from groundup.quantization.exchange import described, quantize
+        from groundup.quantization.streaming import load_quantized
+
+        plain = loader_elsewhere(Path(self.init_from).expanduser()) is None
+        if plain and self.quantization.frozen and not self.quantization.calibrated:
+            model = load_quantized(self.init_from, self.quantization, device=device)
+        else:
+            model = load_model(self.init_from, device=device)
+            quantize(model, self.quantization)
+        say(f"quantized: {described(model)}")
+        return model
+
     def _adapted(self, model: Any) -> Any:
-        """The model with what is put on it: its weights in fewer bits, an adapter that learns."""
+        """The model with an adapter that learns on it."""
         import torch
 
         from groundup.adapters.attach import adapters_of
 
         adapters = adapters_of(model)
-        if self.quantization is not None:
-            from groundup.quantization.exchange import quantize
-
-            say(f"quantized: {quantize(model, self.quantization)}")
         if self.adapter is not None:
             before = list(adapters.configs)
             torch.manual_seed(self.training.seed)

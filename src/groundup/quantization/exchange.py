@@ -14,6 +14,7 @@ from groundup.quantization.calibration import as_batches
 from groundup.quantization.changes import Changes
 from groundup.quantization.config import QuantizationConfig
 from groundup.quantization.experts import QuantizedExperts
+from groundup.quantization.linear import QuantizedLinear
 from groundup.replace import replace
 
 
@@ -96,6 +97,15 @@ def quantize(model: Any, config: QuantizationConfig, calibration: Tensor | Itera
 def _size(layer: Any) -> tuple[int, int]:
     """Bytes of a linear layer's matrix, and its numbers."""
     return layer.weight.nbytes, layer.weight.numel()
+
+
+def described(model: nn.Module) -> str:
+    """How many layers of a model are quantized, and how many bits their weights take."""
+    layers = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
+    weights = sum(layer.in_features * layer.out_features for layer in layers)
+    stored = sum(layer.stored_bytes for layer in layers)
+    bits = f", {8 * stored / weights:.2f} bits a weight" if weights and stored else ""
+    return f"{len(layers)} layers, {weights:,} weights: {as_size(stored)}{bits}"
 
 
 def check(layers: dict[str, nn.Module], config: QuantizationConfig) -> None:
