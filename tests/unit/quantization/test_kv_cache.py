@@ -146,7 +146,7 @@ def test_select_snapshot_restore_trim(make, length, bits, keys):
     assert_close(steps(model, more[rows], state), first[rows])
 
     if make is llama:  # a window forgets what it has given away
-        state = quantize_cache(model.make_state(3, 40), bits, keys)
+        state = quantize_cache(model.make_state(3, length + 16), bits, keys)
         steps(model, x, state, chunk=8)
         steps(model, more[:, :4].flip(0), state)
         state.trim(4)
