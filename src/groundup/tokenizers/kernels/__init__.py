@@ -14,6 +14,11 @@ time ever, while they are compiled and kept on disk, some ten), so callers use t
 import functools
 import importlib.util
 import os
+from pathlib import Path
+
+from groundup.base.compiled_functions import forget_if_changed
+
+forget_if_changed(Path(__file__).parent)
 
 OFF = "GROUNDUP_NO_KERNELS"
 
