@@ -139,7 +139,7 @@ def _square(tuned: Tensor, base: Tensor) -> float:
 
 
 def _loras(adapters: Adapters, name: str) -> dict[str, LoRA]:
-    adapters._known(name)
+    adapters.check_known(name)
     if name in adapters.merged:
         raise UsageError(f"`{name}` is merged into the weights: unmerge it first")
     plan = adapters.plans[name]

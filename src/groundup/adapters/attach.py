@@ -87,7 +87,7 @@ class Adapters:
 
     def remove(self, name: str) -> None:
         """Take an adapter off; with the last one the model is what it was before the first."""
-        self._known(name)
+        self.check_known(name)
         for other, config in self.configs.items():
             if name in config.needs():
                 raise UsageError(f"`{other}` is made of `{name}`: remove `{other}` first")
@@ -117,7 +117,7 @@ class Adapters:
     def activate(self, *names: str) -> None:
         """Let these adapters act, in this order, and no others; with none, the model is its base."""
         for name in names:
-            self._known(name)
+            self.check_known(name)
         changing = {*self.selection.names} ^ {*names}
         if stuck := [name for name in self.merged if name in changing]:
             raise UsageError(f"`{stuck[0]}` is merged into the weights and cannot be switched: unmerge it first")
@@ -157,7 +157,7 @@ class Adapters:
         if self.merged:
             raise UsageError(f"`{self.merged[0]}` is merged into the weights and acts on every row: unmerge it first")
         for name in distinct:
-            self._known(name)
+            self.check_known(name)
             if self.plans[name].tensors:
                 raise UsageError(f"`{name}` has the base's tensors in its own version: it serves whole batches only")
         before = self.selection.names, self.selection.rows
@@ -174,7 +174,7 @@ class Adapters:
     def train_only(self, *names: str, base: bool = False) -> None:
         """Let these adapters learn, and nothing else but the base where `base` says so."""
         for name in names:
-            self._known(name)
+            self.check_known(name)
         for tensor, parameter in self.model.named_parameters():
             parameter.requires_grad_(base and is_base(tensor) and parameter.is_floating_point())
         for name in names:
@@ -187,7 +187,8 @@ class Adapters:
             for parameter in self.parameters(name).values():
                 parameter.requires_grad_(False)
 
-    def _known(self, name: str) -> None:
+    def check_known(self, name: str) -> None:
+        """Raise a `UsageError` unless the model has an adapter of this name."""
         if name not in self.configs:
             there = ", ".join(self.configs) or "none"
             raise UsageError(f"the model has no adapter `{name}`.{did_you_mean(name, self.configs)} It has: {there}")
@@ -196,7 +197,7 @@ class Adapters:
 
     def parameters(self, name: str) -> dict[str, nn.Parameter]:
         """An adapter's own parameters by their names in the model, and the base's tensors that it trains."""
-        self._known(name)
+        self.check_known(name)
         known = dict(self.model.named_parameters())
         found = {tensor: known[tensor] for tensor in self.plans[name].tensors}
         for where, part in self.plans[name].parts.items():

@@ -41,6 +41,7 @@ from groundup.base.console import warn
 from groundup.base.errors import CheckpointError, UsageError, did_you_mean
 from groundup.base.files import atomic_folder, read_json
 from groundup.base.folders import write_json
+from groundup.models.hub import mismatches
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OWN = "groundup"
@@ -80,7 +81,7 @@ def save_adapter(model: Any, folder: str | Path, name: str = "default", *, base:
 
 
 def _can_be_saved(adapters: Adapters, folder: Path, name: str) -> None:
-    adapters._known(name)
+    adapters.check_known(name)
     if name in adapters.merged:
         raise UsageError(f"`{name}` is merged into the weights: unmerge it, or write the model itself (`merged`)")
     if folder.exists() and not folder.is_dir():
@@ -235,15 +236,9 @@ def _from_own(model: Any, given: FromPeft) -> Loaded:
 
 def compare(wanted: dict[str, tuple[int, ...]], given: dict[str, Tensor], folder: Path) -> None:
     """Raise unless exactly these tensors are given, in these shapes."""
-    missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    wrong = [key for key, shape in wanted.items() if key in given and tuple(given[key].shape) != shape]
-    if not (missing or unexpected or wrong):
-        return
-    lines = [f"{folder} does not fit this model: take the base that it was made for, or a whole copy of the folder"]
-    lines += [f"  missing ({len(missing)}): {', '.join(missing[:5])}"] * bool(missing)
-    lines += [f"  unexpected ({len(unexpected)}): {', '.join(unexpected[:5])}"] * bool(unexpected)
-    lines += [f"  {key}: stored {tuple(given[key].shape)}, wanted {wanted[key]}" for key in wrong[:5]]
-    raise CheckpointError("\n".join(lines))
+    if lines := mismatches(wanted, {key: tuple(tensor.shape) for key, tensor in given.items()}):
+        head = f"{folder} does not fit this model: take the base that it was made for, or a whole copy of the folder"
+        raise CheckpointError("\n".join([head, *lines]))
 
 
 class Given:

@@ -100,7 +100,7 @@ def _check(model: Any, names: tuple[str, ...]) -> None:
         raise UsageError("no adapter acts: name one, or activate it first")
     acting = [name for name in adapters.selection.names if name not in adapters.merged]
     for name in names:
-        adapters._known(name)
+        adapters.check_known(name)
         plan = adapters.plans[name]
         kind = getattr(adapters.configs[name], "kind", "")
         if name not in acting:

@@ -3,7 +3,6 @@
 import fnmatch
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import nn
 
@@ -81,13 +80,3 @@ def named_by(target: str, name: str) -> bool:
 def is_base(name: str) -> bool:
     """Whether a parameter of this name is the model's own, not of an adapter."""
     return ".adapters." not in name and not name.startswith("prompt.")
-
-
-def leaf(name: str) -> str:
-    """`q_proj` of `blocks.0.attn.q_proj`."""
-    return name.rpartition(".")[2]
-
-
-def config_of(model: Any) -> Any:
-    """The shape of a model, or None."""
-    return getattr(model, "config", None)

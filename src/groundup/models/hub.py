@@ -7,7 +7,7 @@ peak memory is the model plus one shard.
 
 import fnmatch
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -123,17 +123,20 @@ def compare(model: "CausalLM", offered: Iterator[tuple[str, Tensor]], folder: Pa
     """Raise a short report unless the offered names and shapes are those of the model."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in offered}
-    tied = {name for name in wanted if _is_tied_copy(model, name)}
-    missing = [name for name in wanted if name not in given and name not in tied]
+    wanted = {name: shape for name, shape in wanted.items() if name in given or not _is_tied_copy(model, name)}
+    if lines := mismatches(wanted, given):
+        head = f"{folder} does not hold a {model.config.family()} model of the shape that its config tells:"
+        raise CheckpointError("\n".join([head, *lines]))
+
+
+def mismatches(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """What differs between two sets of names and shapes, a line each: missing, unexpected, of another shape."""
+    missing = [name for name in wanted if name not in given]
     unexpected = [name for name in given if name not in wanted]
     wrong = [name for name in given if name in wanted and given[name] != wanted[name]]
-    if not (missing or unexpected or wrong):
-        return
-    lines = [f"{folder} does not hold a {model.config.family()} model of the shape that its config tells:"]
-    lines += [f"  missing ({len(missing)}): {', '.join(missing[:5])}"] * bool(missing)
+    lines = [f"  missing ({len(missing)}): {', '.join(missing[:5])}"] * bool(missing)
     lines += [f"  unexpected ({len(unexpected)}): {', '.join(unexpected[:5])}"] * bool(unexpected)
-    lines += [f"  {name}: stored {given[name]}, wanted {wanted[name]}" for name in wrong[:5]]
-    raise CheckpointError("\n".join(lines))
+    return lines + [f"  {name}: stored {given[name]}, wanted {wanted[name]}" for name in wrong[:5]]
 
 
 def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_000_000_000) -> None:

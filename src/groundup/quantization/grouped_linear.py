@@ -71,6 +71,17 @@ class GroupedIntegersLinear(QuantizedLinear):
     def dequantize(self) -> Tensor:
         return self.grouped().dequantize()
 
+    def levels(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """None where columns were taken in another order, so that groups are no runs of inputs."""
+        numbers = self.grouped()
+        scales = numbers.scales.float()
+        runs = torch.arange(scales.shape[1], device=scales.device).repeat_interleave(
+            self.in_features // scales.shape[1]
+        )
+        if not torch.equal(numbers.groups.long(), runs):
+            return None
+        return numbers.codes, scales, -scales * numbers.zeros.float()
+
 
 def _whole_words(count: int, bits: int, what: str) -> int:
     numbers, words = period(bits)

@@ -62,6 +62,7 @@ def load_model(
         else:
             _load_theirs(place, layout_of_file(described), weights)
     model.tie_weights()
+    model.name_or_path = str(path)
     return model.eval()
 
 

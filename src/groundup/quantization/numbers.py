@@ -196,18 +196,30 @@ NumberFormat = FloatFormat | TableFormat | BlockFloat
 FP32 = FloatFormat("fp32", 8, 23, source="IEEE 754 binary32")
 
 
-def normal_float_4() -> tuple[float, ...]:
-    """The 16 numbers of NF4: quantiles of a normal distribution, 8 above zero, 7 below, and zero, so that each stands
-    for as many normally distributed weights (Dettmers et al. 2023, QLoRA); float32 as they are used.
+OUTERMOST = 0.9677083
+"""The outermost quantile of NF4: about the middle of 1 - 1/32 and 1 - 1/30, half a step of 16 and of 15 levels."""
 
-    The last quantile is d = 0.9677083, about the middle of 1 - 1/30 and 1 - 1/32, as 1 has none; then all are divided
-    by the largest.
+
+def normal_float_4() -> tuple[float, ...]:
+    """The 16 levels of NF4 (Dettmers et al. 2023, QLoRA, appendix E), ascending: quantiles of the normal distribution.
+
+    Seven below 0 and eight above it, at evenly spaced probabilities from `OUTERMOST` to 1/2 on each side; with 0, and
+    divided by the largest. So each level is used about as often where weights are normal. Every step is rounded to
+    float32, as it was when the published levels were computed: the numbers are theirs to the last bit.
     """
-    last, normal = 0.9677083, NormalDist()
-    above = [normal.inv_cdf(last + (0.5 - last) * i / 8) for i in range(8)]
-    below = [-normal.inv_cdf(last + (0.5 - last) * i / 7) for i in range(7)]
-    numbers = sorted([*above, 0.0, *below])
-    return tuple(FP32.round(x / numbers[-1]) for x in numbers)
+    quantile = NormalDist().inv_cdf
+    above = [FP32.round(quantile(p)) for p in _evenly_from_outermost(9)]
+    below = [FP32.round(-quantile(p)) for p in _evenly_from_outermost(8)]
+    levels = sorted([*above, 0.0, *below])
+    return tuple(FP32.round(x / levels[-1]) for x in levels)
+
+
+def _evenly_from_outermost(count: int) -> list[float]:
+    """Float32 numbers with equal steps from `OUTERMOST` to 1/2, counted from the nearer end; 1/2 itself is left out."""
+    first = FP32.round(OUTERMOST)
+    step = FP32.round((0.5 - first) / (count - 1))
+    ahead = [FP32.round(first + FP32.round(step * i)) for i in range(count // 2)]
+    return ahead + [FP32.round(0.5 - FP32.round(step * (count - 1 - i))) for i in range(count // 2, count - 1)]
 
 
 def _integers(bits: int) -> TableFormat:

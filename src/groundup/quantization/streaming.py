@@ -75,6 +75,7 @@ def load_quantized(
                 place.tensor(name, tensor)
     model.tie_weights()
     model.quantization = config  # type: ignore[assignment]
+    model.name_or_path = str(path)
     return model.eval()
 
 

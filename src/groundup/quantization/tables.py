@@ -6,16 +6,14 @@ The tables are those of bitsandbytes (Dettmers et al. 2021, 2023), and so is the
 """
 
 import functools
-from statistics import NormalDist
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CPU = "cpu"  # said each time: the tables are kept, whatever device is the default when they are first asked for
+from groundup.quantization.numbers import normal_float_4
 
-OUTERMOST = 0.9677083
-"""The outermost quantile of NF4: about the middle of 1 - 1/32 and 1 - 1/30, half a step of 16 and of 15 levels."""
+CPU = "cpu"  # said each time: the tables are kept, whatever device is the default when they are first asked for
 
 SMALLEST = 1e-38
 """What a block is divided by at least."""
@@ -26,15 +24,8 @@ STEPS = 65535
 
 @functools.cache
 def nf4() -> Tensor:
-    """NF4 (Dettmers et al. 2023, appendix E): quantiles of the normal distribution, (16,) float32, ascending.
-
-    Seven below 0 and eight above it, at evenly spaced probabilities from `OUTERMOST` to 1/2 on each side; with 0, and
-    divided by the largest. So each level is used about as often where weights are normal.
-    """
-    positive, negative = (torch.linspace(OUTERMOST, 0.5, n, device=CPU)[:-1].tolist() for n in (9, 8))
-    quantile = NormalDist().inv_cdf
-    levels = torch.tensor(sorted([*map(quantile, positive), 0.0, *(-quantile(p) for p in negative)]), device=CPU)
-    return levels / levels.max()
+    """The levels of NF4, (16,) float32, ascending: `numbers.normal_float_4`."""
+    return torch.tensor(normal_float_4(), device=CPU)
 
 
 @functools.cache

@@ -83,7 +83,7 @@ class Training:
         self.precision = config.precision.resolved(self.device.type)
         model.to(self.precision.parameter_dtype())
         self.workers.broadcast_(list(model_tensors(model).values()))
-        self.optimizer = config.optimizer.build(model.named_parameters(), lora_plus=lora_plus_ratio(model))
+        self.optimizer = config.optimizer.build(model.named_parameters(), lora_plus=lora_plus_ratios(model))
         self.ema = config.ema.build(self.optimizer.masters()) if config.ema else None
         self._step = Step(
             model, model, objective, self.optimizer, self.precision, self.workers,
@@ -487,7 +487,7 @@ def learning_share(model: Any) -> float:
     return learning / max(count(), 1)
 
 
-def lora_plus_ratio(model: Any) -> float:
-    """How many times faster the matrices B of LoRA learn than the rest, as its settings say; 1 for no such adapter."""
-    ratios = [getattr(config, "lr_ratio", None) or 1.0 for config in adapters_of(model).configs.values()]
-    return max(ratios, default=1.0)
+def lora_plus_ratios(model: Any) -> dict[str, float]:
+    """Adapter -> how many times faster its matrices B learn than the rest, where its settings say so (LoRA+)."""
+    ratios = {name: getattr(config, "lr_ratio", 1.0) for name, config in adapters_of(model).configs.items()}
+    return {name: ratio for name, ratio in ratios.items() if ratio != 1.0}

@@ -21,7 +21,11 @@ from groundup.adapters import (
 from groundup.base.errors import UsageError
 from groundup.quantization.configs import Int8Config
 from groundup.quantization.exchange import quantize
+from groundup.training.config import TrainingConfig
+from groundup.training.objectives.language_modeling import LanguageModeling
+from groundup.training.optimizers.config import AdamWConfig
 from groundup.training.optimizers.lora_plus import lora_plus_groups
+from groundup.training.session import Training
 
 pytestmark = pytest.mark.row("PEFT-10", reference="definition")
 
@@ -286,13 +290,22 @@ def test_dropout_acts_in_training_alone(model):
 def test_lora_plus_gives_b_a_faster_rate(model):
     add_adapter(model, LoRAConfig(rank=2, lr_ratio=16))
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    groups = lora_plus_groups([{"params": named, "weight_decay": 0.1}], lr=1e-3, ratio=16)
+    groups = lora_plus_groups([{"params": named, "weight_decay": 0.1}], lr=1e-3, ratios={"default": 16})
     rates = {name: (group["lr"], group["weight_decay"]) for group in groups for name, _ in group["params"]}
     assert len(rates) == len(named)
     assert all(rate == ((1.6e-2 if ".lora_B." in name else 1e-3), 0.1) for name, rate in rates.items())
     torch.optim.SGD([{**group, "params": [p for _, p in group["params"]]} for group in groups], lr=1.0)
-    slow = lora_plus_groups([{"params": named, "weight_decay": 0.1, "lr": 1e-4}], lr=1e-3, ratio=2)
+    slow = lora_plus_groups([{"params": named, "weight_decay": 0.1, "lr": 1e-4}], lr=1e-3, ratios={"default": 2})
     assert sorted(group["lr"] for group in slow) == [1e-4, 2e-4]
+    (other,) = lora_plus_groups([{"params": named, "weight_decay": 0.1}], lr=1e-3, ratios={"another": 16})
+    assert other["lr"] == 1e-3
+
+
+def test_the_training_takes_the_rate_from_the_adapter(model, tmp_path):
+    add_adapter(model, LoRAConfig(rank=2, lr_ratio=16))
+    config = TrainingConfig(steps=1, out_dir=tmp_path / "run", optimizer=AdamWConfig(lr=1e-3))
+    training = Training(model, LanguageModeling(), [{"ids": ids(), "labels": ids()}], config)
+    assert sorted({group["lr"] for group in training.optimizer.param_groups}) == [1e-3, 1.6e-2]
 
 
 def test_experts_have_matrices_of_their_own(tmp_path):

@@ -78,12 +78,12 @@ def test_what_is_no_adapter_is_refused_by_name(tmp_path, capsys):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.row("PEFT-12", reference="its parts")
-def test_an_adapter_on_a_base_in_four_bits_is_trained(tmp_path, capsys):
+def test_an_adapter_on_a_base_in_four_bits_is_trained_and_names_its_base(tmp_path, capsys):
     assert train(tmp_path / "q", "--adapter.kind", "lora", "--quantization.kind", "nf4") == 0
     told = capsys.readouterr().out
     assert "bits a weight" in told
     assert "lora `default`" in told
+    assert load_model(tmp_path / "q/final").adapters.configs["default"].kind == "lora"
 
 
 @pytest.mark.parametrize(("kind", "settings"), [("int4", []), ("gptq", ["--method.group-size", "8"])])

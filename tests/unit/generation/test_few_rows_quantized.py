@@ -11,6 +11,8 @@ from groundup.generation.few_rows.linear import FewRowsLinear
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.hub import build_model
 from groundup.quantization import Int4Config, Int8Config, IntegerConfig, NF4Config, quantize
+from groundup.quantization.grouped_linear import AWQLinear, GPTQLinear
+from groundup.quantization.groups import round_to_nearest
 
 pytest.importorskip("numba")
 
@@ -84,6 +86,24 @@ def test_a_quantized_model_decodes_in_compiled_blocks(form):
         for token in (3, 5, 7):
             step = torch.tensor([[token]])
             torch.testing.assert_close(fast(step, state=fast_state), model(step, state=state), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.row("QNT-12", reference="the matrices multiplied out")
+@pytest.mark.parametrize("kind", [GPTQLinear, AWQLinear])
+def test_layers_of_gptq_and_awq(kind):
+    torch.manual_seed(0)
+    layer = kind.from_grouped(round_to_nearest(torch.randn(16, 128), 4, 32), 4, 32)
+    x = torch.randn(3, 128)
+    with torch.inference_mode():
+        torch.testing.assert_close(FewRowsLinear(layer)(x), x @ layer.dequantize().T, rtol=1e-5, atol=1e-5)
+
+
+def test_columns_in_another_order_have_no_blocks():
+    numbers = round_to_nearest(torch.randn(16, 128), 4, 32)
+    turned = numbers._replace(groups=numbers.groups.flip(0))
+    assert blocks_of(GPTQLinear.from_grouped(turned, 4, 32)) is None
+    uneven = numbers._replace(groups=torch.tensor([0] * 8 + [1] * 40 + [2] * 40 + [3] * 40).int())
+    assert blocks_of(GPTQLinear.from_grouped(uneven, 4, 32)) is None
 
 
 def test_what_is_no_multiple_of_integers_stays_as_it_is():

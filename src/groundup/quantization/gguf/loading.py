@@ -65,6 +65,7 @@ def load_model(
                 kept = any(name.startswith(start) for start in model.float32)
                 set_parameter(model, name, tensor.to(device=where, dtype=torch.float32 if kept else floats, copy=True))
     model.tie_weights()
+    model.name_or_path = str(path)
     return model.eval()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -34,24 +34,24 @@ class OptimizerConfig(Config):
     flat: bool = True
     """Keep weights, gradients and state in flat buffers (fast); off for tensors sharded over devices."""
 
-    def build(self, named_parameters: NamedParameters, *, lora_plus: float = 1.0) -> Optimizer:
+    def build(self, named_parameters: NamedParameters, *, lora_plus: Mapping[str, float] | None = None) -> Optimizer:
         """The optimizer over those parameters that require a gradient; it takes over their storage when `flat`.
 
-        `lora_plus`: how many times faster the matrices B of LoRA learn (`optimizers.lora_plus`).
+        `lora_plus`: adapter -> how many times faster its matrices B learn (`optimizers.lora_plus`).
         """
         from groundup.training.optimizers.groups import decay_groups
 
         groups = decay_groups(named_parameters, self.weight_decay, decay_embeddings=self.decay_embeddings)
         return self._make(self._parted(groups, lora_plus))
 
-    def _parted(self, groups: list[dict[str, Any]], lora_plus: float) -> list[dict[str, Any]]:
+    def _parted(self, groups: list[dict[str, Any]], lora_plus: Mapping[str, float] | None) -> list[dict[str, Any]]:
         """The groups with learning rates for layers, and for LoRA's matrices, as the settings say."""
         from groundup.training.optimizers.groups import layer_groups
         from groundup.training.optimizers.lora_plus import lora_plus_groups
 
         if self.layer_factor is not None:
             groups = layer_groups(groups, self.lr, self.layer_factor)
-        return groups if lora_plus == 1.0 else lora_plus_groups(groups, self.lr, lora_plus)
+        return lora_plus_groups(groups, self.lr, lora_plus) if lora_plus else groups
 
     def _make(self, groups: list[dict[str, Any]]) -> Optimizer:
         raise NotImplementedError
@@ -181,7 +181,7 @@ class MuonConfig(OptimizerConfig):
     eps: float = Field(default=1e-8, gt=0)
     """AdamW's eps for the other tensors."""
 
-    def build(self, named_parameters: NamedParameters, *, lora_plus: float = 1.0) -> Optimizer:
+    def build(self, named_parameters: NamedParameters, *, lora_plus: Mapping[str, float] | None = None) -> Optimizer:
         """Muon over hidden matrices, AdamW over embeddings, output head, biases and norms."""
         from groundup.training.optimizers.groups import decay_groups, is_embedding
         from groundup.training.optimizers.muon import Muon
