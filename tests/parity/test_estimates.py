@@ -123,6 +123,19 @@ def test_flops_equal_torchs_counter(config):
     assert counter.get_total_flops() == cost.backward
 
 
+@CONFIGS
+def test_frozen_weights_need_no_gradient_of_their_own(config):
+    model = build(config).requires_grad_(False)
+    vectors = torch.randn(2, 24, config.hidden_size, requires_grad=True)
+    loss = model(inputs_embeds=vectors).logits.sum()
+    with FlopCounterMode(display=False) as counter:
+        loss.backward()
+    cost = flops.flops(config, seq_len=24)
+    frozen, full = (flops.training_flops_per_token(config, 24, learns) for learns in (0.0, 1.0))
+    assert counter.get_total_flops() == 2 * (24 * frozen - cost.forward)
+    assert full == cost.training / 24
+
+
 def test_rules_of_thumb():
     gpt3 = {"model_type": "gpt2", "vocab_size": 50257, "hidden_size": 12288, "num_hidden_layers": 96}
     gpt3 |= {"num_attention_heads": 96, "max_position_embeddings": 2048}

@@ -69,11 +69,10 @@ def flops(config: Any, seq_len: int, batch: int = 1) -> Flops:
 def training_flops_per_token(config: Any, seq_len: int, learns: float = 1.0) -> float:
     """Forward and backward operations of one token at this sequence length: exact by `flops`.
 
-    `learns`: the share of the weights that learn. The others need no gradient of their own, which is a third of the
-    work: forward x W^T, backward dx = dy W and dW = dy^T x.
+    `learns`: the share of the weights that learn. Of x W^T, dx = dy W and dW = dy^T x the others need no dW.
     """
     cost = flops(config, seq_len)
-    return (cost.training - (1 - learns) * cost.forward) / seq_len
+    return (cost.training - (1 - learns) * (cost.forward - cost.scores)) / seq_len
 
 
 def rule_6n(parameters: int, tokens: float) -> float:

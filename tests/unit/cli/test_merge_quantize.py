@@ -70,6 +70,21 @@ def test_merged_it_is_a_plain_model_that_says_the_same(run, tmp_path, capsys):
     assert "not empty" in capsys.readouterr().err
 
 
+def test_a_merged_folder_that_says_something_else_is_not_kept(run, tmp_path, capsys, monkeypatch):
+    from groundup.models import hub
+
+    save = hub.save_model
+
+    def broken(model, folder):
+        model.lm_head.weight.data.neg_()
+        save(model, folder)
+
+    monkeypatch.setattr(hub, "save_model", broken)
+    assert main(["merge", str(run), "--out-dir", str(tmp_path / "merged")]) == 1
+    assert "self-test failed" in capsys.readouterr().err
+    assert not (tmp_path / "merged").exists()
+
+
 def test_what_is_no_adapter_is_refused_by_name(tmp_path, capsys):
     assert main(["merge", "tiny", "--out-dir", str(tmp_path / "x")]) == 2
     assert "tiny holds no adapter" in capsys.readouterr().err
