@@ -126,6 +126,22 @@ def test_files_both_ways(case, tmp_path):
     assert all(torch.equal(written[name], read[name]) for name in read)
 
 
+def test_of_a_fused_matrix_the_rows_that_nothing_stands_on_have_factors_of_one(tmp_path):
+    """GPT-2's c_attn holds q, k and v; only keys and values are scaled here."""
+    import peft
+    import transformers
+
+    pair = make_pair("gpt2", tmp_path)
+    adapters = add_adapter(pair.ours, IA3Config(outputs=["k_proj", "v_proj"], inputs=[]))
+    torch.manual_seed(3)
+    for vector in adapters.parameters("default").values():
+        vector.data.add_(torch.randn_like(vector) * 0.3)
+    save_adapter(pair.ours, tmp_path / "by_us")
+    base = transformers.AutoModelForCausalLM.from_pretrained(pair.folder / "theirs", dtype=torch.float32)
+    there = peft.PeftModel.from_pretrained(base, tmp_path / "by_us").eval()
+    assert_close(there(ids()).logits, pair.ours(ids()))
+
+
 def test_it_begins_as_the_base_and_names_stand_once(tmp_path):
     model = make_pair("llama", tmp_path).ours
     before = model(ids())

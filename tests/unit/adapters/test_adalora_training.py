@@ -55,6 +55,19 @@ def moved(**options):
     return [a - b for a, b in zip(before, after, strict=True)]
 
 
+def test_importance_is_that_of_the_gradients_that_are_applied():
+    """With plain descent at rate 1 the weights move by what was clipped, and by nothing else."""
+    optimizer = SGDConfig(lr=1.0, momentum=0.0, weight_decay=0.0)
+    _, step, parts, allocator = make(optimizer, warmup=5, clip=0.01, orthogonality=0.0)
+    before = [{name: w.detach().clone() for name, w in part.triplets().items()} for part in parts]
+    seen = []
+    allocator.advance = seen.extend
+    step(batch())
+    for part, was, gradients in zip(parts, before, seen, strict=True):
+        for name, weight in part.triplets().items():
+            torch.testing.assert_close(was[name] - weight.detach(), gradients[name])
+
+
 def test_any_split_gives_the_same_update():
     whole = moved()
     for size in (1, 3):
