@@ -62,6 +62,8 @@ class Quantize(Command):
 
         say(f"loading {source}")
         model, tokenizer = load_model(source), tokenizer_beside(source)
+        if getattr(model, "quantization", None) is not None or source.endswith(".gguf"):
+            raise UsageError(f"{source} is in fewer bits already: begin with the full weights")
         rows = self._rows(model, tokenizer)
         before = loss_on(model, rows) if rows is not None and self.measure else None
         start = time.perf_counter()

@@ -143,7 +143,8 @@ def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_0
     """Write config.json, generation_config.json and safetensors that transformers loads; tensors go one at a time."""
     if any(".adapters." in name or name.startswith("prompt.") for name, _ in model.named_parameters()):
         raise UsageError(
-            "adapters stand on this model: `save_adapter` writes one, `merged(model)` has them in its weights"
+            "adapters stand on this model: merge them (`groundup merge`, `merged(model)`), or write one by itself with "
+            "`save_adapter`"
         )
     quantization = getattr(model, "quantization", None)
     if quantization is not None and quantization.frozen:

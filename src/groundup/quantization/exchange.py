@@ -50,7 +50,12 @@ def layers_to_quantize(model: nn.Module, config: QuantizationConfig) -> dict[str
     are to be frozen.
 
     Left out are matrices that their layer reads as tensors: those of recurrent networks between time steps.
+
+    Raises:
+        UsageError: nothing matches, or adapters stand on the model.
     """
+    if any(".adapters." in name for name, _ in model.named_modules()):
+        raise UsageError("adapters stand on this model: quantize the base first, or merge them (`groundup merge`)")
     kinds = (nn.Linear,) if config.calibrated or not config.frozen else (nn.Linear, GroupedLinear)
     read = {id(tensor) for module in model.modules() for tensor in getattr(module, "matrices_read", tuple)()}
     found: dict[str, nn.Module] = {

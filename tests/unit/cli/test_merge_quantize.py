@@ -112,6 +112,20 @@ def test_a_quantized_folder_loads_and_says_nearly_the_same(kind, settings, tmp_p
     assert main(words) == 2  # the folder is not empty
 
 
+def test_what_is_no_plain_model_is_not_quantized(run, tmp_path, capsys):
+    words = ["--out-dir", str(tmp_path / "x"), "--method.kind", "int8"]
+    assert main(["quantize", str(run), *words]) == 2
+    assert "merge them" in capsys.readouterr().err
+    assert main(["export", "hf", str(run), "--out-dir", str(tmp_path / "y")]) == 2
+    assert "groundup merge" in capsys.readouterr().err
+    assert (
+        main(["quantize", "tiny", "--out-dir", str(tmp_path / "small"), "--method.kind", "int4", "--samples", "2"]) == 0
+    )
+    assert main(["quantize", str(tmp_path / "small"), *words]) == 2
+    assert "in fewer bits already" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
 def test_methods_that_are_not_known_or_no_such_thing_are_refused(tmp_path, capsys):
     assert main(["quantize", "tiny", "--out-dir", str(tmp_path / "x"), "--method.kind", "nf3"]) == 2
     assert "Did you mean `nf4`" in capsys.readouterr().err
