@@ -77,7 +77,9 @@ class Chart:
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows and columns; `best` marks rows (by index) to stand out."""
+    """Text in rows and columns; `best` marks rows (by index) to stand out, `prose` says that the last column holds long
+    texts, which are set as such.
+    """
 
     title: str
     header: Sequence[str]
@@ -85,6 +87,7 @@ class Table:
     note: str = ""
     command: str = ""
     best: Sequence[int] = ()
+    prose: bool = False
 
     block = "table"
 

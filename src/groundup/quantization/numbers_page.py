@@ -105,4 +105,5 @@ def values() -> Table:
         listed = numbers if name == "nf4" else [v for v in numbers if v >= 0]
         rows.append([name, str(len(numbers)), ", ".join(f"{v:.7g}" for v in listed)])
     note = "Negative ones mirror these, but for NF4, and for int4, which has -8 besides."
-    return Table("", ["format", "how many", "zero and above (nf4: all)"], rows, note=note, command="groundup numbers")
+    header = ["format", "how many", "zero and above (nf4: all)"]
+    return Table("", header, rows, note=note, command="groundup numbers", prose=True)
