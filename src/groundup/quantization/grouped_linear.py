@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from groundup.base.errors import UsageError
 from groundup.quantization.bitstream import pack, period, unpack
 from groundup.quantization.groups import Grouped, group_count
-from groundup.quantization.linear import QuantizedLinear
+from groundup.quantization.linear import Levels, QuantizedLinear
 
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 """Place in a word -> which of eight numbers stands there: the order in which AWQ's kernels unpack pairs of halves."""
@@ -71,7 +71,7 @@ class GroupedIntegersLinear(QuantizedLinear):
     def dequantize(self) -> Tensor:
         return self.grouped().dequantize()
 
-    def levels(self) -> tuple[Tensor, Tensor, Tensor] | None:
+    def levels(self) -> Levels | None:
         """None where columns were taken in another order, so that groups are no runs of inputs."""
         numbers = self.grouped()
         scales = numbers.scales.float()
@@ -80,7 +80,7 @@ class GroupedIntegersLinear(QuantizedLinear):
         )
         if not torch.equal(numbers.groups.long(), runs):
             return None
-        return numbers.codes, scales, -scales * numbers.zeros.float()
+        return Levels(numbers.codes, scales, -scales * numbers.zeros.float())
 
 
 def _whole_words(count: int, bits: int, what: str) -> int:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from groundup.base.errors import UsageError
 from groundup.quantization import rounding
-from groundup.quantization.linear import QuantizedLinear
+from groundup.quantization.linear import Levels, QuantizedLinear
 from groundup.quantization.packing import pack, pack_pairs, packed_bytes, unpack, unpack_pairs
 from groundup.quantization.rounding import Grouping, group_count, restore, spread
 
@@ -45,8 +45,8 @@ class Int8Linear(QuantizedLinear):
     def dequantize(self) -> Tensor:
         return self.q.float() * self.scale[:, None]
 
-    def levels(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        return self.q, self.scale[:, None], None
+    def levels(self) -> Levels:
+        return Levels(self.q, self.scale[:, None])
 
 
 class IntegerLinear(QuantizedLinear):
@@ -118,10 +118,10 @@ class IntegerLinear(QuantizedLinear):
     def dequantize(self) -> Tensor:
         return restore(self.integers(), self.scale, self.group, self.zero)
 
-    def levels(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def levels(self) -> Levels:
         scale = self.scale.float()
         offset = None if self.zero is None else -scale * self.zero.float()
-        return self.integers(), self._even(scale), None if offset is None else self._even(offset)
+        return Levels(self.integers(), self._even(scale), None if offset is None else self._even(offset))
 
     def _even(self, each: Tensor) -> Tensor:
         """Numbers of groups, for every row; for every input where the last group is shorter."""
@@ -183,8 +183,8 @@ class ChatGLMLinear(QuantizedLinear):
     def dequantize(self) -> Tensor:
         return self.integers().float() * self.scale.float()[:, None]
 
-    def levels(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        return self.integers(), self.scale.float()[:, None], None
+    def levels(self) -> Levels:
+        return Levels(self.integers(), self.scale.float()[:, None])
 
 
 def _as_half(scale: Tensor) -> Tensor:

@@ -1,10 +1,26 @@
 """A linear layer whose matrix is stored in fewer bits."""
 
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Levels(NamedTuple):
+    """A matrix w = scale q + offset, or w = scale table[q], with a scale for each group of in / groups inputs.
+
+    Attributes:
+        q: (out, in) integers.
+        scale: (out, groups) float32.
+        offset: (out, groups) float32; None where it is 0.
+        table: the name of one of `tables.TABLES`; empty for none.
+    """
+
+    q: Tensor
+    scale: Tensor
+    offset: Tensor | None = None
+    table: str = ""
 
 
 class QuantizedLinear(nn.Module):
@@ -48,10 +64,8 @@ class QuantizedLinear(nn.Module):
         """The product x W^T in the dtype of x, without gradient. (..., in) -> (..., out)"""
         return F.linear(x, self.dequantize().to(x.dtype))
 
-    def levels(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
-        """For layers of integers with a scale for each group of in / groups inputs, q (out, in) integers, scale and
-        offset (out, groups) float32: w = scale q + offset, where None is 0. None for other layers.
-        """
+    def levels(self) -> Levels | None:
+        """The matrix as integers with a scale for each group of inputs; None where it is not stored so."""
         return None
 
     @property

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.base.errors import UsageError
-from groundup.quantization.linear import QuantizedLinear
-from groundup.quantization.packing import pack_pairs
+from groundup.quantization.linear import Levels, QuantizedLinear
+from groundup.quantization.packing import pack_pairs, unpack_pairs
 from groundup.quantization.tables import TABLES, dynamic, in_blocks, places, to_dynamic, to_places
 
 BLOCK, NESTED_BLOCK = 64, 256
@@ -89,6 +89,14 @@ class NF4Linear(QuantizedLinear):
         new.offset = absmax.mean()
         new.absmax, new.nested_absmax = to_dynamic(absmax - new.offset, new.nested_quant_map, nested_block)
         return new
+
+    def levels(self) -> Levels | None:
+        """None where blocks run on over the ends of rows, or the table is one of its own."""
+        names = [name for name, table in TABLES.items() if torch.equal(table().to(self.quant_map.device), self.quant_map)]
+        if self.in_features % self.block or not names:
+            return None
+        codes = unpack_pairs(self.packed[:, 0]).view(self.out_features, self.in_features)
+        return Levels(codes, self.scales().view(self.out_features, -1), table=names[0])
 
     def scales(self) -> Tensor:
         """The absmax of every block, (blocks,) float32."""

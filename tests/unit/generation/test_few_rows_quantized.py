@@ -10,9 +10,10 @@ from groundup.generation.few_rows.blocks import BLOCK, blocks_of, pack
 from groundup.generation.few_rows.linear import FewRowsLinear
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.hub import build_model
-from groundup.quantization import Int4Config, Int8Config, IntegerConfig, NF4Config, quantize
+from groundup.quantization import FP4Config, Int4Config, Int8Config, IntegerConfig, NF4Config, quantize
 from groundup.quantization.grouped_linear import AWQLinear, GPTQLinear
 from groundup.quantization.groups import round_to_nearest
+from groundup.quantization.linear import Levels
 
 pytest.importorskip("numba")
 
@@ -23,7 +24,15 @@ FORMS = {
     "int4": Int4Config(),
     "int4 with zeros": IntegerConfig(bits=4, group=64, symmetric=False),
     "int3": IntegerConfig(bits=3, group=32),
+    "int4 by row": IntegerConfig(bits=4, group="row"),
+    "nf4": NF4Config(),
+    "fp4": FP4Config(double=False),
 }
+
+
+def error(found, want):
+    """The distance, as a share of what is wanted. Inputs are rounded to 16 bits, numbers of a table to 15."""
+    return (found - want).norm() / want.norm()
 
 
 @pytest.mark.row("QNT-03", reference="the dequantized matrix, in float64")
@@ -37,28 +46,28 @@ def test_a_linear_layer(form, rows):
     fast = FewRowsLinear(layer)
     assert blocks_of(layer) is not None
     with torch.inference_mode():
-        torch.testing.assert_close(fast(x), want.float(), rtol=1e-5, atol=1e-5)
+        assert error(fast(x), want) < 5e-5
 
 
 def test_blocks_are_really_smaller():
     linear = nn.Linear(256, 64, bias=False)
     bits = {form: 8 * blocks_of(FORMS[form].make(linear)).data.numel() / linear.weight.numel() for form in FORMS}
     assert bits == {
-        "int8": 9, "int8 in groups": 9, "int8 with zeros": 10, "int4": 5, "int4 with zeros": 6, "int3": 5,
+        "int8": 8 + 32 / 256, "int8 in groups": 9, "int8 with zeros": 10, "int4": 5, "int4 with zeros": 6, "int3": 5,
+        "int4 by row": 4 + 32 / 256, "nf4": 5, "fp4": 5,
     }  # fmt: skip
 
 
 def test_numbers_of_every_place_are_kept():
     q = torch.arange(-8, 8).repeat(2, 4)  # (2, 64)
     scale = torch.tensor([[0.5, 2.0], [1.0, 3.0]])
-    data = pack(q, scale).data
-    assert data.shape == (2, 64 // BLOCK, 4 + 16)
+    assert pack(Levels(q, scale)).data.shape == (2, 64 // BLOCK * (4 + 16))
     layer = FORMS["int4"].make(nn.Linear(64, 2, bias=False))
-    layer.levels = lambda: (q, scale, None)
+    layer.levels = lambda: Levels(q, scale)
     want = q.float() * scale.repeat_interleave(32, 1)
     with torch.inference_mode():
         parts = [FewRowsLinear(layer)(part) for part in torch.eye(64).split(16)]
-    torch.testing.assert_close(torch.cat(parts), want.T)
+    torch.testing.assert_close(torch.cat(parts), want.T, rtol=1e-4, atol=0)
 
 
 def test_blocks_follow_the_stored_numbers():
@@ -95,7 +104,7 @@ def test_layers_of_gptq_and_awq(kind):
     layer = kind.from_grouped(round_to_nearest(torch.randn(16, 128), 4, 32), 4, 32)
     x = torch.randn(3, 128)
     with torch.inference_mode():
-        torch.testing.assert_close(FewRowsLinear(layer)(x), x @ layer.dequantize().T, rtol=1e-5, atol=1e-5)
+        assert error(FewRowsLinear(layer)(x), x @ layer.dequantize().T) < 3e-5
 
 
 def test_columns_in_another_order_have_no_blocks():
@@ -106,8 +115,9 @@ def test_columns_in_another_order_have_no_blocks():
     assert blocks_of(GPTQLinear.from_grouped(uneven, 4, 32)) is None
 
 
-def test_what_is_no_multiple_of_integers_stays_as_it_is():
-    model = build_model(LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=1)).eval()
+def test_what_fits_no_blocks_stays_as_it_is():
+    """Blocks of 64 numbers run on over the ends of rows of 96."""
+    model = build_model(LlamaConfig(vocab_size=64, hidden_size=192, intermediate_size=96, num_hidden_layers=1)).eval()
     quantize(model, NF4Config())
     fast, ids = for_decoding(model, 0), torch.arange(9)[None]
     with torch.inference_mode():

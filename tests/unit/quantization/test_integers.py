@@ -119,7 +119,7 @@ EVERY = [
 def test_a_layer_is_its_levels(config):
     layer = linear(matrix())
     new = config.make(layer)
-    q, scale, offset = new.levels()
+    q, scale, offset, _ = new.levels()
     size = 37 // scale.shape[1]
     assert 37 % scale.shape[1] == 0
     assert q.shape == (6, 37)

@@ -13,7 +13,7 @@ from groundup.generation.few_rows.kernels.numbers import (
     hyperbolic_tangent,
     normalise,
 )
-from groundup.generation.few_rows.kernels.products import FEWEST_FOR_THREADS, multiply
+from groundup.generation.few_rows.kernels.products import FEWEST_FOR_THREADS, matrix, multiply, multiply_all
 from groundup.generation.few_rows.kernels.vectors import floats_at
 from groundup.generation.few_rows.kinds import ALL_HEADS
 
@@ -171,9 +171,10 @@ def attention_step(
     v = np.empty((rows, kv_heads, d), np.float32)
     scores = np.empty((rows, num_heads, cache[0].shape[2]), np.float32)
 
-    multiply(wq, x.ctypes.data, q.ctypes.data, num_heads * d, rows, width, like)
-    multiply(wk, x.ctypes.data, k.ctypes.data, kv_heads * d, rows, width, like)
-    multiply(wv, x.ctypes.data, v.ctypes.data, kv_heads * d, rows, width, like)
+    small = kv_heads * d
+    of_q = matrix(wq, q.ctypes.data, num_heads * d)
+    of_k, of_v = matrix(wk, k.ctypes.data, small), matrix(wv, v.ctypes.data, small)
+    multiply_all(of_q + of_k + of_v, x.ctypes.data, rows, width, like)
     flat_q, flat_k = q.reshape(rows, num_heads * d), k.reshape(rows, kv_heads * d)
     add_bias(flat_q, bq)
     add_bias(flat_k, bk)

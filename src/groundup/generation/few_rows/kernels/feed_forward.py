@@ -16,11 +16,13 @@ from groundup.generation.few_rows.kernels.numbers import (
 from groundup.generation.few_rows.kernels.products import (
     FEWEST_FOR_THREADS,
     TILE_ROWS,
-    block_totals,
     in_blocks,
+    inputs_for,
+    matrix,
     multiply,
-    no_totals,
+    multiply_all,
     row_bytes,
+    row_of_inputs,
     single,
 )
 from groundup.generation.few_rows.kernels.vectors import floats_at
@@ -57,8 +59,8 @@ def mlp_step(weights: Any, kind: Any, hidden: Any, x: Any, out: Any, like: Any) 
             activate(kind, inner[b])
     else:
         up = np.empty((rows, hidden), np.float32)
-        multiply(w_gate, x.ctypes.data, inner.ctypes.data, hidden, rows, width, like)
-        multiply(w_up, x.ctypes.data, up.ctypes.data, hidden, rows, width, like)
+        matrices = matrix(w_gate, inner.ctypes.data, hidden) + matrix(w_up, up.ctypes.data, hidden)
+        multiply_all(matrices, x.ctypes.data, rows, width, like)
         add_bias(inner, b_gate)
         add_bias(up, b_up)
         gated(kind, inner, up)
@@ -67,16 +69,16 @@ def mlp_step(weights: Any, kind: Any, hidden: Any, x: Any, out: Any, like: Any) 
 
 
 @numba.njit(cache=True)
-def multiply_task(task: Any, w: Any, x: Any, totals: Any, source: Any, experts: Any, y: Any, like: Any) -> None:
+def multiply_choice(task: Any, w: Any, x: Any, inputs: Any, source: Any, experts: Any, y: Any, like: Any) -> None:
     """`multiply_chosen` for one choice and `TILE_ROWS` rows of its matrix."""
     n, k = y.shape[1], x.shape[1]
+    first = inputs.ctypes.data if in_blocks(like) else x.ctypes.data  # type: ignore[call-arg]
     groups = (n + TILE_ROWS - 1) // TILE_ROWS
     m, group = task // groups, task % groups
     size = row_bytes(k, like)  # type: ignore[call-arg]
-    matrix, row = w + experts[m] * n * size, x.ctypes.data + 4 * source[m] * k
-    sums = totals.ctypes.data + 4 * source[m] * totals.shape[1] * totals.shape[2]
+    weights, row = w + experts[m] * n * size, first + source[m] * row_of_inputs(k, like)  # type: ignore[call-arg]
     for i in range(group * TILE_ROWS, min(n, (group + 1) * TILE_ROWS)):
-        single(matrix + i * size, row, sums, y.ctypes.data + 4 * (m * n + i), n, k, like)
+        single(weights + i * size, row, y.ctypes.data + 4 * (m * n + i), n, k, like)
 
 
 @numba.njit(parallel=True, cache=True)
@@ -94,15 +96,13 @@ def multiply_chosen(w: Any, bias: Any, x: Any, source: Any, experts: Any, y: Any
     """
     n, k = y.shape[1], x.shape[1]
     tasks = len(experts) * ((n + TILE_ROWS - 1) // TILE_ROWS)
-    totals = no_totals()
-    if in_blocks(like):  # type: ignore[call-arg]
-        totals = block_totals(x.ctypes.data, len(x), k)
+    inputs = inputs_for(x.ctypes.data, len(x), k, like)
     if len(experts) * n * k < FEWEST_FOR_THREADS:
         for task in range(tasks):
-            multiply_task(task, w, x, totals, source, experts, y, like)
+            multiply_choice(task, w, x, inputs, source, experts, y, like)
     else:
         for task in numba.prange(tasks):
-            multiply_task(task, w, x, totals, source, experts, y, like)
+            multiply_choice(task, w, x, inputs, source, experts, y, like)
     if bias != 0:
         for m in range(len(experts)):
             numbers = numba.carray(floats_at(bias + 4 * experts[m] * n), n)  # type: ignore[call-arg]

@@ -1,9 +1,10 @@
-"""y = x W^T for few rows x, W read once in the type it is stored in, all arithmetic in float32. Needs numba.
+"""y = x W^T for few rows x, W read once in the type it is stored in, sums in float32. Needs numba.
 
 One row is a matrix-vector product, whose time is that of reading W; so weights stored in bfloat16 cost half of
 float32's. A few rows share what was read. The inner loop is a tile: R rows of W against C rows of x, whose R * C sums
 stay in vector registers (Goto & van de Geijn 2008), written as LLVM instructions because no loop of Python expresses
-registers. bfloat16 is the upper half of a float32: a shift widens it exactly.
+registers. bfloat16 is the upper half of a float32: a shift widens it exactly. Integers are multiplied with inputs
+rounded to 16 bits (`kernels/inputs.py`).
 """
 
 import functools
@@ -18,7 +19,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from groundup.generation.few_rows.kernels.blocks import BLOCK, BYTE, FORMS, add_block, load_block
+from groundup.generation.few_rows.blocks import BLOCK
+from groundup.generation.few_rows.kernels.blocks import FORMS, Row
+from groundup.generation.few_rows.kernels.inputs import SIZE, Inputs, not_rounded, rounded
 from groundup.generation.few_rows.kernels.vectors import (
     FLOAT,
     FLOATS,
@@ -27,7 +30,6 @@ from groundup.generation.few_rows.kernels.vectors import (
     LANES,
     WIDE,
     WORD,
-    floats_at,
     load,
     multiply_add,
     row_pointer,
@@ -47,33 +49,35 @@ one_at_a_time = threading.Lock()
 
 
 def tile(rows: int, columns: int, unroll: int) -> Any:
-    """A function (w, x, totals, y, n, k, like) for numba: y[c * n + r] = sum over i of w[r * k + i] * x[c * k + i].
+    """A function (w, x, y, n, k, like) for numba: y[c * n + r] = sum over i of w[r * k + i] * x[c * k + i].
 
-    w, x, totals and y are addresses; `like` is an array that tells how w is stored, see `multiply`; `totals` holds the
-    sums of x's blocks (`block_totals`), which matrices in blocks need.
+    w, x and y are addresses; `like` is an array that tells how w is stored, see `multiply`. x is of float32 where w is,
+    or of bfloat16, and rounded (`rounded`) where w holds integers.
 
     `unroll` vectors of each row are taken at once, each with a sum of its own, so that additions need not wait.
     """
 
     @intrinsic
-    def run(typing: Any, w: Any, x: Any, totals: Any, y: Any, n: Any, k: Any, like: Any) -> Any:
+    def run(typing: Any, w: Any, x: Any, y: Any, n: Any, k: Any, like: Any) -> Any:
         form = FORMS.get(like.dtype)
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            w, x, totals, y, n, k, _ = arguments
-            x_rows = [row_pointer(builder, x, FLOAT, c, k) for c in range(columns)]
+            if form is not None and rows > 1:
+                return context.get_dummy_value()  # never called: blocks are read row after row
+            w, x, y, n, k, _ = arguments
             y_rows = [row_pointer(builder, y, FLOAT, c, n) for c in range(columns)]
             if form is None:
                 stored = HALF if like.dtype == types.uint16 else FLOAT
                 w_rows = [row_pointer(builder, w, stored, r, k) for r in range(rows)]
+                x_rows = [row_pointer(builder, x, FLOAT, c, k) for c in range(columns)]
                 found = _plain_sums(builder, w_rows, x_rows, k, unroll)
             else:
-                found = _block_sums(builder, w, x_rows, totals, k, form, rows)
+                found = _block_sums(builder, w, x, k, form, columns)
             for (r, c), total in found.items():
                 builder.store(sum_lanes(builder, total), builder.gep(y_rows[c], [INT(r)]))
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 6, like), generate
+        return types.void(*[types.int64] * 5, like), generate
 
     return run
 
@@ -100,22 +104,16 @@ def _plain_sums(builder: Any, w_rows: Any, x_rows: Any, k: Any, unroll: int) -> 
     }
 
 
-def _block_sums(builder: Any, w: Any, x_rows: Any, totals: Any, k: Any, form: Any, rows: int) -> dict[Any, Any]:
-    """The same for W in blocks of integers: what is read of it is used for every row of x."""
-    columns = range(len(x_rows))
-    sums = _zeros(builder, itertools.product(range(rows), columns))
-    count = builder.sdiv(k, INT(BLOCK))
-    stride = builder.mul(count, INT(form.size))
-    w_rows = [builder.inttoptr(builder.add(w, builder.mul(stride, INT(r))), BYTE.as_pointer()) for r in range(rows)]
-    t_rows = [row_pointer(builder, totals, FLOAT, c, builder.mul(count, INT(LANES))) for c in columns]
+def _block_sums(builder: Any, w: Any, x: Any, k: Any, form: Any, columns: int) -> dict[Any, Any]:
+    """The same for a row of W in blocks of integers: what is read of it is used for every row of x."""
+    sums = _zeros(builder, ((0, c) for c in range(columns)))
+    row, count = Row(builder, w, form), builder.sdiv(k, INT(BLOCK))
+    width = builder.mul(count, INT(SIZE))
+    inputs = [Inputs(builder, builder.add(x, builder.mul(width, INT(c)))) for c in range(columns)]
     with cgutils.for_range_slice(builder, INT(0), count, INT(1)) as (b, _):
-        numbers = [load_block(builder, row, builder.mul(b, INT(BLOCK))) for row in x_rows]
-        of_blocks = [load(builder, row, builder.mul(b, INT(LANES))) for row in t_rows]
-        for r, c in sums:
-            place = builder.gep(w_rows[r], [builder.mul(b, INT(form.size))])
-            added = add_block(builder, place, form, numbers[c], of_blocks[c], builder.load(sums[r, c]))
-            builder.store(added, sums[r, c])
-    return {place: builder.load(total) for place, total in sums.items()}
+        for (_, c), total in sums.items():
+            builder.store(row.add_block(b, inputs[c], builder.load(total)), total)
+    return {place: row.finish(builder.load(total)) for place, total in sums.items()}
 
 
 @intrinsic
@@ -124,8 +122,9 @@ def row_bytes(typing: Any, k: Any, like: Any) -> Any:
     form, itemsize = FORMS.get(like.dtype), like.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        size, unit = (itemsize, 1) if form is None else (form.size, BLOCK)
-        return builder.mul(builder.sdiv(arguments[0], INT(unit)), INT(size))
+        if form is None:
+            return builder.mul(arguments[0], INT(itemsize))
+        return builder.add(builder.mul(builder.sdiv(arguments[0], INT(BLOCK)), INT(form.size)), INT(form.row_head))
 
     return types.int64(types.int64, like), generate
 
@@ -139,19 +138,6 @@ def in_blocks(typing: Any, like: Any) -> Any:
         return ir.Constant(ir.IntType(1), int(told))
 
     return types.boolean(like), generate
-
-
-@numba.njit(cache=True)
-def block_totals(x: Any, m: Any, k: Any) -> Any:
-    """The sums of every block of `BLOCK` numbers of x (M, K), lane by lane: (M, K / BLOCK, LANES) float32."""
-    numbers = numba.carray(floats_at(x), (m, k // BLOCK, BLOCK // LANES, LANES))  # type: ignore[call-arg]
-    found = np.zeros((m, k // BLOCK, LANES), np.float32)
-    for j in range(m):
-        for b in range(k // BLOCK):
-            for v in range(BLOCK // LANES):
-                for lane in range(LANES):
-                    found[j, b, lane] += numbers[j, b, v, lane]
-    return found
 
 
 @intrinsic
@@ -172,9 +158,23 @@ def prefetch(typing: Any, address: Any, size: Any) -> Any:
 
 
 @numba.njit(cache=True)
-def no_totals() -> Any:
-    """What stands for `block_totals` where no matrix is in blocks."""
-    return np.zeros((1, 0, 0), np.float32)
+def inputs_for(x: int, m: int, k: int, like: Any) -> Any:
+    """The inputs x (M, K), float32 from an address on, as such a matrix takes them."""
+    if in_blocks(like):  # type: ignore[call-arg]
+        return rounded(x, m, k)
+    return not_rounded()
+
+
+@intrinsic
+def row_of_inputs(typing: Any, k: Any, like: Any) -> Any:
+    """Bytes of a row of K inputs, as `inputs_for` makes them."""
+    told = like.dtype in FORMS
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        unit, size = (BLOCK, SIZE) if told else (1, 4)
+        return builder.mul(builder.sdiv(arguments[0], INT(unit)), INT(size))
+
+    return types.int64(types.int64, like), generate
 
 
 block, single = tile(TILE_ROWS, TILE_COLUMNS, 1), tile(1, 1, STEP // LANES)
@@ -182,50 +182,72 @@ several = tile(1, BLOCK_COLUMNS, 1)
 
 
 @numba.njit(cache=True)
-def multiply_group(group: int, w: int, x: int, totals: int, y: int, n: int, m: int, k: int, like: Any) -> None:
-    """`multiply` for `TILE_ROWS` rows of W."""
+def multiply_group(group: int, w: int, x: int, y: int, n: int, m: int, k: int, like: Any) -> None:
+    """A product for `TILE_ROWS` rows of W; x as `inputs_for` makes it."""
     first, last = group * TILE_ROWS, min(n, (group + 1) * TILE_ROWS)
-    row = row_bytes(k, like)  # type: ignore[call-arg]
+    row, of_x = row_bytes(k, like), row_of_inputs(k, like)  # type: ignore[call-arg]
     if in_blocks(like):  # type: ignore[call-arg]
-        of_row = 4 * k // BLOCK * LANES
         shared = m // BLOCK_COLUMNS * BLOCK_COLUMNS
         for i in range(first, last):
             for j in range(0, shared, BLOCK_COLUMNS):
-                several(w + i * row, x + 4 * j * k, totals + j * of_row, y + 4 * (j * n + i), n, k, like)
+                several(w + i * row, x + j * of_x, y + 4 * (j * n + i), n, k, like)
             for j in range(shared, m):
-                single(w + i * row, x + 4 * j * k, totals + j * of_row, y + 4 * (j * n + i), n, k, like)
+                single(w + i * row, x + j * of_x, y + 4 * (j * n + i), n, k, like)
         return
     tiled = m // TILE_COLUMNS * TILE_COLUMNS if m >= FEWEST_FOR_TILES and last - first == TILE_ROWS else 0
     share = TILE_ROWS * row // max(tiled // TILE_COLUMNS, 1)  # of the next group, fetched in a tile
     for j in range(0, tiled, TILE_COLUMNS):
         prefetch(w + last * row + j // TILE_COLUMNS * share, share)  # type: ignore[call-arg]
-        block(w + first * row, x + 4 * j * k, totals, y + 4 * (j * n + first), n, k, like)
+        block(w + first * row, x + j * of_x, y + 4 * (j * n + first), n, k, like)
     for j in range(tiled, m):
         for i in range(first, last):
-            single(w + i * row, x + 4 * j * k, totals, y + 4 * (j * n + i), n, k, like)
+            single(w + i * row, x + j * of_x, y + 4 * (j * n + i), n, k, like)
+
+
+@numba.njit(cache=True)
+def matrix(w: Any, y: Any, n: Any) -> Any:
+    """For `multiply_all`: the addresses of W (N, K) and of y (M, N), both contiguous, and N."""
+    return (np.int64(w), np.int64(y), np.int64(n))
+
+
+@numba.njit(cache=True)
+def multiply_task(task: int, matrices: Any, x: int, inputs: Any, m: int, k: int, like: Any) -> None:
+    """The same for a group of the rows of several matrices, which are counted on from one to the next."""
+    source = inputs.ctypes.data if in_blocks(like) else x  # type: ignore[call-arg]
+    for p in range(0, len(matrices), 3):
+        w, y, n = matrices[p], matrices[p + 1], matrices[p + 2]
+        groups = (n + TILE_ROWS - 1) // TILE_ROWS
+        if task < groups:
+            multiply_group(task, w, source, y, n, m, k, like)
+            return
+        task -= groups
 
 
 @numba.njit(parallel=True, cache=True)
-def multiply(w: int, x: int, y: int, n: int, m: int, k: int, like: Any) -> None:
-    """Put x (M, K) @ W (N, K)^T into y (M, N).
+def multiply_all(matrices: Any, x: int, m: int, k: int, like: Any) -> None:
+    """Multiply x by several matrices in one go: starting threads costs as much as a small product.
 
     Args:
-        w: address of W, contiguous.
-        x: address of x, contiguous float32.
-        y: address of y, contiguous float32.
-        n: N.
+        matrices: what `matrix` tells of each, one after the other.
+        x: address of x (M, K), contiguous float32.
         m: M.
         k: K, a multiple of `STEP`.
-        like: an array that tells how W is stored: float32, uint16 for bfloat16, or of a type in `blocks.FORMS`.
+        like: an array that tells how each W is stored: float32, uint16 for bfloat16, or of a type in `blocks.FORMS`.
     """
-    groups = (n + TILE_ROWS - 1) // TILE_ROWS
-    sums = no_totals()
-    if in_blocks(like):  # type: ignore[call-arg]
-        sums = block_totals(x, m, k)
-    totals = sums.ctypes.data
-    if m * n * k < FEWEST_FOR_THREADS:
-        for group in range(groups):
-            multiply_group(group, w, x, totals, y, n, m, k, like)
+    tasks, rows = 0, 0
+    for p in range(2, len(matrices), 3):
+        tasks += (matrices[p] + TILE_ROWS - 1) // TILE_ROWS
+        rows += matrices[p]
+    inputs = inputs_for(x, m, k, like)
+    if m * rows * k < FEWEST_FOR_THREADS:
+        for task in range(tasks):
+            multiply_task(task, matrices, x, inputs, m, k, like)
     else:
-        for group in numba.prange(groups):
-            multiply_group(group, w, x, totals, y, n, m, k, like)
+        for task in numba.prange(tasks):
+            multiply_task(task, matrices, x, inputs, m, k, like)
+
+
+@numba.njit(cache=True)
+def multiply(w: int, x: int, y: int, n: int, m: int, k: int, like: Any) -> None:
+    """Put x (M, K) @ W (N, K)^T into y (M, N): `multiply_all` for one matrix."""
+    multiply_all(matrix(w, y, n), x, m, k, like)
