@@ -1,8 +1,9 @@
 """Matrices of integers in blocks, as the compiled products read them: see `kernels/blocks.py`.
 
 Every quantized layer whose weights are w = scale q + offset, or places in NF4's or FP4's table, with a scale for each
-row or for groups of a multiple of 32 numbers, fits: `QuantizedLinear.levels`. What other formats keep apart (integers, scales, zeros) lies here side by
-side, so that one row is one run of memory and its length alone tells where the next begins.
+row or for groups of a multiple of 32 numbers, fits: `QuantizedLinear.levels`. What other formats keep apart (integers,
+scales, zeros) lies here side by side, so that one row is one run of memory and its length alone tells where the next
+begins.
 """
 
 from typing import Any
@@ -71,21 +72,23 @@ def pack(levels: Levels) -> Blocks:
     rows, width = q.shape
     if table:
         places = q.view(rows, -1, BLOCK)[..., TABLE_ORDER]
-        return Blocks(torch.cat([_spread(scale, width), _halves(places)], dim=-1).flatten(1), TABLES[table])
+        body = places[..., : BLOCK // 2] | (places[..., BLOCK // 2 :] << 4)
+        return Blocks(torch.cat([_spread(scale, width), body], dim=-1).flatten(1), TABLES[table])
 
     q = q.to(torch.int16).view(rows, -1, BLOCK)
     low, high = (0, 15) if offset is not None else (-8, 7)
     bits = 4 if q.numel() and int(q.min()) >= low and int(q.max()) <= high else 8
-    body = _halves((q - low).to(torch.uint8)) if bits == 4 else (q & 255).to(torch.uint8)
+    body = _quarters((q - low).to(torch.uint8)) if bits == 4 else (q & 255).to(torch.uint8)
     if offset is None and scale.shape[1] == 1:
         return Blocks(torch.cat([_bytes(scale)[:, 0], body.flatten(1)], dim=-1), LIKE[bits, False, True])
     heads = [_spread(scale, width)] + ([] if offset is None else [_spread(offset, width)])
     return Blocks(torch.cat([*heads, body], dim=-1).flatten(1), LIKE[bits, offset is not None, False])
 
 
-def _halves(numbers: Tensor) -> Tensor:
-    """32 numbers of 4 bits, number i beside number i + 16: (N, blocks, 32) uint8 -> (N, blocks, 16)"""
-    return numbers[..., : BLOCK // 2] | (numbers[..., BLOCK // 2 :] << 4)
+def _quarters(numbers: Tensor) -> Tensor:
+    """32 numbers of 4 bits, j, j + 8, j + 16 and j + 24 side by side: (N, blocks, 32) uint8 -> (N, blocks, 16)"""
+    first, second, third, fourth = numbers.unflatten(-1, (4, 8)).unbind(-2)
+    return torch.stack([first | second << 4, third | fourth << 4], dim=-1).flatten(-2)
 
 
 def _spread(numbers: Tensor, width: int) -> Tensor:

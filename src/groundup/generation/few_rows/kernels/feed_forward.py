@@ -5,6 +5,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from groundup.generation.few_rows.kernels.forms import in_blocks, row_bytes
 from groundup.generation.few_rows.kernels.numbers import (
     MATHEMATICS,
     NOTHING,
@@ -16,12 +17,10 @@ from groundup.generation.few_rows.kernels.numbers import (
 from groundup.generation.few_rows.kernels.products import (
     FEWEST_FOR_THREADS,
     TILE_ROWS,
-    in_blocks,
     inputs_for,
     matrix,
     multiply,
     multiply_all,
-    row_bytes,
     row_of_inputs,
     single,
 )

@@ -5,7 +5,10 @@
 An error of at most s_b / 2 in each number: a hundredth of what storing it in bfloat16 costs. One instruction then
 multiplies 16 integers and adds them in pairs, where floating numbers need a conversion and a product for every 8.
 
-    a block    32 x int16 | the sum of its s_b c_i, lane by lane (float32) | s_b (float32)
+    a block    32 x int16 | totals, lane by lane | s_b (float32)
+
+The totals add up to the sum of its s_b c_i (float32), or, for integers that are stored with 8 added, to -8 times the
+sum of its c_i (int32).
 """
 
 from typing import Any
@@ -14,10 +17,10 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from groundup.generation.few_rows.blocks import BLOCK
+from groundup.generation.few_rows.kernels.forms import FORMS
 from groundup.generation.few_rows.kernels.vectors import (
     BYTE,
     FLOAT,
@@ -41,8 +44,9 @@ LEAST = 1e-30  # what is below is all zeros
 
 
 @intrinsic
-def round_block(typing: Any, x: Any, out: Any) -> Any:
+def round_block(typing: Any, x: Any, out: Any, like: Any) -> Any:
     """Write a block for the 32 float32 at address x. What is not finite makes the whole block NaN."""
+    shifted = FORMS[like.dtype].shifted if like.dtype in FORMS else False
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source = builder.inttoptr(arguments[0], FLOAT.as_pointer())
@@ -61,12 +65,14 @@ def round_block(typing: Any, x: Any, out: Any) -> Any:
         total = codes[0]
         for code in codes[1:]:
             total = builder.add(total, code)
-        totals = builder.fmul(builder.sitofp(total, FLOATS), spread(builder, scale))
-        _store(builder, totals, out, TOTALS)
+        if shifted:
+            _store(builder, builder.mul(total, same(WORDS, -8)), out, TOTALS)
+        else:
+            _store(builder, builder.fmul(builder.sitofp(total, FLOATS), spread(builder, scale)), out, TOTALS)
         _store(builder, scale, out, SCALE)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), generate
+    return types.void(types.int64, types.int64, like), generate
 
 
 def _largest(builder: Any, numbers: list[Any]) -> Any:
@@ -100,11 +106,11 @@ def _store(builder: Any, what: Any, out: Any, at: int) -> None:
 
 
 @numba.njit(cache=True)
-def rounded(x: Any, m: Any, k: Any) -> Any:
-    """The blocks of x (M, K), float32 from an address on: (M, K / 32, `SIZE`) uint8."""
+def rounded(x: Any, m: Any, k: Any, like: Any) -> Any:
+    """The blocks of x (M, K), float32 from an address on, for matrices of a form: (M, K / 32, `SIZE`) uint8."""
     blocks = np.empty((m, k // BLOCK, SIZE), np.uint8)
     for b in range(m * (k // BLOCK)):
-        round_block(x + 4 * BLOCK * b, blocks.ctypes.data + SIZE * b)  # type: ignore[call-arg]
+        round_block(x + 4 * BLOCK * b, blocks.ctypes.data + SIZE * b, like)  # type: ignore[call-arg]
     return blocks
 
 
@@ -132,6 +138,10 @@ class Inputs:
     def totals(self, block: Any) -> Any:
         """Numbers that add up to the sum of the block, float32."""
         return self._read(block, TOTALS, FLOATS)
+
+    def eights(self, block: Any) -> Any:
+        """Numbers that add up to -8 times the sum of its numbers, int32."""
+        return self._read(block, TOTALS, WORDS)
 
     def scale(self, block: Any) -> Any:
         """The scale, in all lanes."""

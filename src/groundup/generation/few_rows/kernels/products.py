@@ -20,7 +20,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from groundup.generation.few_rows.blocks import BLOCK
-from groundup.generation.few_rows.kernels.blocks import FORMS, Row
+from groundup.generation.few_rows.kernels.blocks import Row
+from groundup.generation.few_rows.kernels.forms import FORMS, in_blocks, row_bytes
 from groundup.generation.few_rows.kernels.inputs import SIZE, Inputs, not_rounded, rounded
 from groundup.generation.few_rows.kernels.vectors import (
     FLOAT,
@@ -40,6 +41,7 @@ STEP = 4 * LANES  # K is a multiple of it
 # of W and of x. 6 x 2 sums, 2 vectors of x and one of W fill the 16 registers of AVX2; AVX-512 has 32
 TILE_ROWS, TILE_COLUMNS = 6, 4 if WIDE else 2
 BLOCK_COLUMNS = 4  # rows of x that a row of blocks is read for at once
+ROWS_AHEAD = 4  # of blocks, that are asked for while one is read: they are short, and memory is slow to begin
 FEWEST_FOR_TILES = 6  # below, W is read row after row, which memory likes best
 FEWEST_FOR_THREADS = 1 << 17  # multiplications; below, one thread is done before the others have begun
 CACHE_LINE = 64
@@ -117,30 +119,6 @@ def _block_sums(builder: Any, w: Any, x: Any, k: Any, form: Any, columns: int) -
 
 
 @intrinsic
-def row_bytes(typing: Any, k: Any, like: Any) -> Any:
-    """Bytes of a row of K numbers in the form that `like` tells."""
-    form, itemsize = FORMS.get(like.dtype), like.dtype.bitwidth // 8
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if form is None:
-            return builder.mul(arguments[0], INT(itemsize))
-        return builder.add(builder.mul(builder.sdiv(arguments[0], INT(BLOCK)), INT(form.size)), INT(form.row_head))
-
-    return types.int64(types.int64, like), generate
-
-
-@intrinsic
-def in_blocks(typing: Any, like: Any) -> Any:
-    """Whether `like` tells of blocks of integers."""
-    told = like.dtype in FORMS
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return ir.Constant(ir.IntType(1), int(told))
-
-    return types.boolean(like), generate
-
-
-@intrinsic
 def prefetch(typing: Any, address: Any, size: Any) -> Any:
     """Ask for the `size` bytes from `address` on; beyond the end of a matrix this does nothing."""
 
@@ -161,7 +139,7 @@ def prefetch(typing: Any, address: Any, size: Any) -> Any:
 def inputs_for(x: int, m: int, k: int, like: Any) -> Any:
     """The inputs x (M, K), float32 from an address on, as such a matrix takes them."""
     if in_blocks(like):  # type: ignore[call-arg]
-        return rounded(x, m, k)
+        return rounded(x, m, k, like)
     return not_rounded()
 
 
@@ -189,6 +167,7 @@ def multiply_group(group: int, w: int, x: int, y: int, n: int, m: int, k: int, l
     if in_blocks(like):  # type: ignore[call-arg]
         shared = m // BLOCK_COLUMNS * BLOCK_COLUMNS
         for i in range(first, last):
+            prefetch(w + (i + ROWS_AHEAD) * row, row)  # type: ignore[call-arg]
             for j in range(0, shared, BLOCK_COLUMNS):
                 several(w + i * row, x + j * of_x, y + 4 * (j * n + i), n, k, like)
             for j in range(shared, m):
