@@ -92,7 +92,9 @@ class NF4Linear(QuantizedLinear):
 
     def levels(self) -> Levels | None:
         """None where blocks run on over the ends of rows, or the table is one of its own."""
-        names = [name for name, table in TABLES.items() if torch.equal(table().to(self.quant_map.device), self.quant_map)]
+        names = [
+            name for name, table in TABLES.items() if torch.equal(table().to(self.quant_map.device), self.quant_map)
+        ]
         if self.in_features % self.block or not names:
             return None
         codes = unpack_pairs(self.packed[:, 0]).view(self.out_features, self.in_features)

@@ -16,6 +16,7 @@ from groundup.generation.few_rows.linear import FewRowsLinear
 from groundup.models.configs.llama import LlamaConfig
 from groundup.models.hub import build_model
 from groundup.quantization import FP4Config, Int4Config, Int8Config, IntegerConfig, NF4Config, quantize
+from groundup.quantization.gguf.linear import GGUFLinear
 from groundup.quantization.grouped_linear import AWQLinear, GPTQLinear
 from groundup.quantization.groups import round_to_nearest
 from groundup.quantization.linear import Levels
@@ -132,7 +133,8 @@ import llvmlite.binding
 import numba
 numba.njit(lambda x: x)(1)  # numba asks for itself
 features = llvmlite.binding.get_host_cpu_features()
-kept = {name: there for name, there in features.items() if not name.startswith("avx")} | {"avx512f": sys.argv[1] == "wide"}
+kept = {name: there for name, there in features.items() if not name.startswith("avx")}
+kept["avx512f"] = sys.argv[1] == "wide"
 asked, llvmlite.binding.get_host_cpu_features = llvmlite.binding.get_host_cpu_features, lambda: kept
 from groundup.generation.few_rows.kernels import vectors
 assert (vectors.LANES, vectors.PAIRS, vectors.LOOK_UP) == ((16 if sys.argv[1] == "wide" else 8), "", "")
@@ -179,6 +181,21 @@ def test_layers_of_gptq_and_awq(kind):
     x = torch.randn(3, 128)
     with torch.inference_mode():
         assert error(FewRowsLinear(layer)(x), x @ layer.dequantize().T) < 3e-5
+
+
+@pytest.mark.row("QNT-12", reference="the matrices multiplied out")
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0", "q4_k"])
+def test_layers_of_gguf(kind):
+    torch.manual_seed(0)
+    layer = GGUFLinear.of(nn.Linear(256, 16), kind)
+    x = torch.randn(3, 256)
+    assert blocks_of(layer) is not None
+    with torch.inference_mode():
+        assert error(FewRowsLinear(layer)(x), layer(x)) < 5e-5
+
+
+def test_runs_of_sixteen_have_no_blocks():
+    assert blocks_of(GGUFLinear.of(nn.Linear(256, 16), "q6_k")) is None
 
 
 def test_columns_in_another_order_have_no_blocks():

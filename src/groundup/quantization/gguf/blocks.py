@@ -19,6 +19,9 @@ from torch import Tensor
 from groundup.base.errors import UsageError
 from groundup.base.gguf_container import TENSOR_TYPES, TensorType
 
+Runs = tuple[Tensor, Tensor, Tensor | None]
+"""q (B, runs, n), scale and offset (B, runs)."""
+
 ROWS_AT_ONCE = 2**22
 """Numbers that are quantized together: what bounds the memory of the search."""
 
@@ -45,8 +48,24 @@ def dequantize(packed: Tensor, kind: TensorType | str) -> Tensor:
     kind = TENSOR_TYPES[kind] if isinstance(kind, str) else kind
     if kind.name in FLOATS:
         return packed.contiguous().view(FLOATS[kind.name]).float()
-    numbers = _DEQUANTIZE[kind.name](packed.reshape(-1, kind.nbytes))
-    return numbers.view(*packed.shape[:-1], -1)
+    q, scale, offset = runs(packed, kind)
+    numbers = scale[..., None] * q.float()
+    if offset is not None:
+        numbers += offset[..., None]
+    return numbers.flatten(-2)
+
+
+def runs(packed: Tensor, kind: TensorType) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The integers of packed rows and what they are multiplied by: w = scale q + offset.
+
+    (..., bytes a row) uint8 -> q (..., runs, n) integers, scale and offset (..., runs) float32; an offset of None is 0.
+    """
+    parts = _RUNS[kind.name](packed.reshape(-1, kind.nbytes))
+    first = packed.shape[:-1]
+    q, scale, offset = (None if part is None else part.reshape(*first, -1, *part.shape[2:]) for part in parts)
+    assert q is not None
+    assert scale is not None
+    return q, scale, offset
 
 
 FLOATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -80,8 +99,8 @@ def _quantize_q8_0(x: Tensor) -> Tensor:
     return torch.cat([_half_bytes(d), q.view(torch.uint8)], -1)
 
 
-def _dequantize_q8_0(packed: Tensor) -> Tensor:
-    return _half(packed[:, :2]) * packed[:, 2:].contiguous().view(torch.int8).float()
+def _runs_q8_0(packed: Tensor) -> Runs:
+    return packed[:, None, 2:].contiguous().view(torch.int8), _half(packed[:, :2]), None
 
 
 def _quantize_q4_0(x: Tensor) -> Tensor:
@@ -92,9 +111,9 @@ def _quantize_q4_0(x: Tensor) -> Tensor:
     return torch.cat([_half_bytes(d), q[:, :16] | (q[:, 16:] << 4)], -1)
 
 
-def _dequantize_q4_0(packed: Tensor) -> Tensor:
+def _runs_q4_0(packed: Tensor) -> Runs:
     q = torch.cat([packed[:, 2:] & 15, packed[:, 2:] >> 4], -1)
-    return _half(packed[:, :2]) * (q.to(torch.int8) - 8).float()
+    return q[:, None].to(torch.int8) - 8, _half(packed[:, :2]), None
 
 
 # -- q4_K -------------------------------------------------------------------------------------------------------------
@@ -170,12 +189,11 @@ def _unpack_six(packed: Tensor) -> tuple[Tensor, Tensor]:
     return s, m
 
 
-def _dequantize_q4_k(packed: Tensor) -> Tensor:
+def _runs_q4_k(packed: Tensor) -> Runs:
     s, m = _unpack_six(packed[:, 4:16])
     d, low = _half(packed[:, :2]) * s.float(), _half(packed[:, 2:4]) * m.float()
     pairs = packed[:, 16:].reshape(-1, 4, 1, 32)
-    q = torch.cat([pairs & 15, pairs >> 4], 2).view(-1, 8, 32).float()
-    return (d[..., None] * q - low[..., None]).flatten(1)
+    return torch.cat([pairs & 15, pairs >> 4], 2).view(-1, 8, 32), d, -low
 
 
 # -- q6_K -------------------------------------------------------------------------------------------------------------
@@ -217,19 +235,19 @@ def _scale(x: Tensor, steps: int = 9) -> Tensor:
     return best_s
 
 
-def _dequantize_q6_k(packed: Tensor) -> Tensor:
+def _runs_q6_k(packed: Tensor) -> Runs:
     ql, qh, s, unit = packed.split([128, 64, 16, 2], -1)
     ql, qh = ql.reshape(-1, 2, 2, 32), qh.reshape(-1, 2, 1, 32)
     low = torch.cat([ql & 15, ql >> 4], 2)  # (B, 2, 4, 32)
     high = torch.cat([qh & 3, (qh >> 2) & 3, (qh >> 4) & 3, qh >> 6], 2)
     q = (low | (high << 4)).to(torch.int8) - 32
     d = _half(unit) * s.contiguous().view(torch.int8).float()  # (B, 16)
-    return (d[..., None] * q.view(-1, 16, 16).float()).flatten(1)
+    return q.view(-1, 16, 16), d, None
 
 
 _QUANTIZE: dict[str, Callable[[Tensor], Tensor]] = {
     "q8_0": _quantize_q8_0, "q4_0": _quantize_q4_0, "q4_k": _quantize_q4_k, "q6_k": _quantize_q6_k,
 }  # fmt: skip
-_DEQUANTIZE: dict[str, Callable[[Tensor], Tensor]] = {
-    "q8_0": _dequantize_q8_0, "q4_0": _dequantize_q4_0, "q4_k": _dequantize_q4_k, "q6_k": _dequantize_q6_k,
+_RUNS: dict[str, Callable[[Tensor], Runs]] = {
+    "q8_0": _runs_q8_0, "q4_0": _runs_q4_0, "q4_k": _runs_q4_k, "q6_k": _runs_q6_k,
 }  # fmt: skip

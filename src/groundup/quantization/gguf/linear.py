@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from groundup.base.gguf_container import TENSOR_TYPES
-from groundup.quantization.gguf.blocks import dequantize, quantize
-from groundup.quantization.linear import QuantizedLinear
+from groundup.quantization.gguf.blocks import dequantize, quantize, runs
+from groundup.quantization.linear import Levels, QuantizedLinear
 
 
 class GGUFLinear(QuantizedLinear):
@@ -40,6 +40,10 @@ class GGUFLinear(QuantizedLinear):
 
     def dequantize(self) -> Tensor:
         return dequantize(self.packed, self.kind)
+
+    def levels(self) -> Levels:
+        q, scale, offset = runs(self.packed, self.kind)
+        return Levels(q.flatten(-2), scale, offset)
 
     def extra_repr(self) -> str:
         """in, out, kind."""

@@ -115,7 +115,7 @@ class Row:
 
     def _places(self, place: Any) -> Any:
         """The 32 numbers of the table, in words."""
-        builder, table = self.builder, self.form.table
+        builder, table = self.builder, self.form.table or ()
         both = builder.bitcast(self._twice(place), ir.VectorType(BYTE, BLOCK))
         codes = builder.and_(both, same(both.type, 15))
         low, high = (look_up(builder, [number >> part & 255 for number in table], codes) for part in (0, 8))
