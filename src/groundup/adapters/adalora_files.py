@@ -11,7 +11,7 @@ from groundup.adapters.config import FromPeft, InPeft, Loaded
 from groundup.adapters.configs.adalora import AdaLoRAConfig
 from groundup.adapters.files import CONFIG, Given
 from groundup.adapters.names import PREFIX, Names, NoPeftForm, transposes
-from groundup.adapters.part import base_weight
+from groundup.adapters.part import base_shape
 from groundup.base.errors import CheckpointError, UsageError
 
 FIELDS = {
@@ -37,7 +37,7 @@ def to_peft(model: Any, name: str, config: AdaLoRAConfig) -> InPeft:
         rule, theirs = names.rule_of_ours(where), names.theirs(where)
         if len(rule.ours) > 1:
             raise NoPeftForm(f"{where} shares {theirs} with others, and AdaLoRA has one rank for all matrices there")
-        names.check_rows(rule, [base_weight(model.get_submodule(where))])
+        names.check_rows(rule, [base_shape(model.get_submodule(where))])
         kept, stem = part.kept.cpu(), f"{PREFIX}{theirs}"
         tensors[f"{stem}.lora_A"], tensors[f"{stem}.lora_E"] = part.lora_A[kept], part.lora_E[kept]
         tensors[f"{stem}.lora_B"] = names.join(rule, [part.lora_B[:, kept]])
@@ -71,7 +71,7 @@ def from_peft(model: Any, given: FromPeft) -> Loaded:
         rule = names.rule_of_theirs(theirs)
         if rule is None or {*tensors} != {*LEAVES}:
             raise CheckpointError(f"{given.folder}: {theirs} has no place in this model, or lacks some of {LEAVES}")
-        names.check_rows(rule, [base_weight(model.get_submodule(where)) for where in rule.ours])
+        names.check_rows(rule, [base_shape(model.get_submodule(where)) for where in rule.ours])
         for where, rows in zip(rule.ours, names.split(rule, tensors["lora_B"]), strict=True):
             found[where] = (tensors | {"lora_B": rows}, kept.get(theirs))
     try:

@@ -220,6 +220,7 @@ class Adapters:
         """What learns, of how much: `lora `default`: 294,912 of 124,734,720 parameters learn (0.236 %)`."""
         lines = []
         base = sum(p.numel() for n, p in self.model.named_parameters() if is_base(n))
+        base += sum(getattr(module, "packed_numbers", 0) for module in self.model.modules())
         for name, config in self.configs.items():
             own = self.parameters(name).values()
             learn = sum(p.numel() for p in own if p.requires_grad)

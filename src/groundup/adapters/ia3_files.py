@@ -11,7 +11,7 @@ from groundup.adapters.configs.ia3 import IA3Config
 from groundup.adapters.files import CONFIG, Given
 from groundup.adapters.ia3 import IA3
 from groundup.adapters.names import PREFIX, Names, NoPeftForm, transposes
-from groundup.adapters.part import weight_of
+from groundup.adapters.part import base_shape
 from groundup.adapters.plan import Plan
 from groundup.base.errors import CheckpointError
 from groundup.weights import Rule
@@ -39,16 +39,16 @@ def _of(parts: dict[str, Any], rule: Rule) -> list[IA3]:
 
 def _joined(model: Any, names: Names, rule: Rule, parts: dict[str, Any]) -> Tensor:
     """One vector for a matrix of theirs; ones for those of ours in it that have none."""
-    matrices = [weight_of(model.get_submodule(where)) for where in rule.ours]
-    names.check_rows(rule, matrices)
+    shapes = [base_shape(model.get_submodule(where)) for where in rule.ours]
+    names.check_rows(rule, shapes)
     there = _of(parts, rule)
     if there[0].side == "input":
         if len(rule.ours) > 1:
             raise NoPeftForm(f"{rule.ours[0]} shares its input with others elsewhere")
         return there[0].ia3_l
     vectors = [
-        parts[where].ia3_l if where in parts else torch.ones(len(matrix), 1)
-        for where, matrix in zip(rule.ours, matrices, strict=True)
+        parts[where].ia3_l if where in parts else torch.ones(shape[0], 1)
+        for where, shape in zip(rule.ours, shapes, strict=True)
     ]
     return names.join(rule, vectors)
 
@@ -70,8 +70,7 @@ def from_peft(model: Any, given: FromPeft) -> Loaded:
         rule = names.rule_of_theirs(theirs) if key == f"{PREFIX}{theirs}{LEAF}" else None
         if rule is None:
             raise CheckpointError(f"{given.folder} has {key}, which has no place in this model")
-        matrices = [weight_of(model.get_submodule(where)) for where in rule.ours]
-        names.check_rows(rule, matrices)
+        names.check_rows(rule, [base_shape(model.get_submodule(where)) for where in rule.ours])
         if any(theirs.endswith(end) for end in inputs):
             columns |= dict.fromkeys(rule.ours, tensor)
         else:

@@ -15,7 +15,7 @@ from groundup.adapters.configs.lora import LoRAConfig
 from groundup.adapters.files import CONFIG, Given, compare
 from groundup.adapters.lora import LoRA, base_tensors, factors, lora_targets, row_lengths, sizes
 from groundup.adapters.names import PREFIX, Names, NoPeftForm, transposes
-from groundup.adapters.part import Part, base_weight
+from groundup.adapters.part import Part, base_shape, base_weight
 from groundup.adapters.plan import Plan, is_linear
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.weights import Rule
@@ -70,21 +70,21 @@ def _joined(
     names: Names, rule: Rule, layers: list[nn.Module], parts: list[LoRA | None]
 ) -> tuple[dict[str, Tensor], list[int], float]:
     """One A and B (and magnitude) for a matrix of theirs; the rank of each of ours in it; its scale."""
-    matrices = [base_weight(layer) for layer in layers]
+    shapes = [base_shape(layer) for layer in layers]
     there = [part for part in parts if part is not None]
     if isinstance(layers[0], nn.Embedding):
         if len(rule.ours) != 1 or len(rule.theirs) != 1:
             raise NoPeftForm(f"{rule.ours[0]} shares a table elsewhere")
     else:
-        names.check_rows(rule, matrices)
+        names.check_rows(rule, shapes)
     scale = there[0].scale
     pairs = [None if part is None else factors(part) for part in parts]
     widths = [0 if pair is None else len(pair[0]) for pair in pairs]
     a = torch.cat([pair[0] for pair in pairs if pair is not None])
     ends = torch.tensor(widths).cumsum(0).tolist()
     rows = []
-    for matrix, pair, end, width in zip(matrices, pairs, ends, widths, strict=True):
-        block = a.new_zeros(len(matrix), sum(widths))
+    for shape, pair, end, width in zip(shapes, pairs, ends, widths, strict=True):
+        block = a.new_zeros(shape[0], sum(widths))
         if pair is not None:
             block[:, end - width : end] = pair[1] / scale
         rows.append(block)
@@ -94,8 +94,8 @@ def _joined(
         added = dict(zip(LINEAR, (a, names.join(rule, rows)), strict=True))
     if any(part.lora_magnitude is not None for part in there):
         lengths = [
-            row_lengths(matrix.to(a.dtype)) if part is None else part.lora_magnitude
-            for matrix, part in zip(matrices, parts, strict=True)
+            row_lengths(base_weight(layer).to(a.dtype)) if part is None else part.lora_magnitude
+            for layer, part in zip(layers, parts, strict=True)
         ]
         joined = lengths[0] if isinstance(layers[0], nn.Embedding) else names.join(rule, lengths)  # type: ignore[arg-type]
         added[MAGNITUDE] = joined  # type: ignore[assignment]
@@ -292,7 +292,7 @@ def _parts_of(
     layers = [model.get_submodule(ours) for ours in rule.ours]
     table = isinstance(layers[0], nn.Embedding)
     if not table:
-        names.check_rows(rule, [base_weight(layer) for layer in layers])
+        names.check_rows(rule, [base_shape(layer) for layer in layers])
     rank = next((r for key, r in described.ranks.items() if _pattern(key, theirs)), described.rank)
     alpha = next((a for key, a in described.alphas.items() if _pattern(key, theirs)), described.alpha)
     first, second = EMBEDDING if table else LINEAR

@@ -81,25 +81,25 @@ class Names:
         except (RuntimeError, CheckpointError) as error:
             raise CheckpointError(f"{rule.theirs[0]}: shape {tuple(tensor.shape)} does not fit: {error}") from None
 
-    def check_rows(self, rule: Rule, matrices: Sequence[Tensor]) -> None:
+    def check_rows(self, rule: Rule, shapes: Sequence[tuple[int, ...]]) -> None:
         """Make sure that the rule only moves rows, so that what is true of W is true of B.
 
         Args:
             rule: which.
-            matrices: (out_i, in) each: the shapes are looked at.
+            shapes: (out_i, in) of each matrix, more for stacked ones.
         """
-        if len(rule.theirs) != 1 or any(matrix.ndim != 2 for matrix in matrices):
+        if len(rule.theirs) != 1 or any(len(shape) != 2 for shape in shapes):
             raise NoPeftForm(f"{rule.ours[0]} is no single matrix elsewhere")
         key = id(rule.operation)
         if key not in self._checked:
-            self._checked[key] = self._moves_rows(rule, matrices)
+            self._checked[key] = self._moves_rows(rule, shapes)
         if not self._checked[key]:
             raise NoPeftForm(f"{rule.theirs[0]} holds {rule.ours[0]} in another form than row by row")
 
-    def _moves_rows(self, rule: Rule, matrices: Sequence[Tensor]) -> bool:
+    def _moves_rows(self, rule: Rule, shapes: Sequence[tuple[int, ...]]) -> bool:
         generator = torch.Generator().manual_seed(0)
-        b = [torch.randn(len(matrix), 1, generator=generator) for matrix in matrices]
-        a = torch.randn(1, matrices[0].shape[1], generator=generator)
+        b = [torch.randn(rows, 1, generator=generator) for rows, _ in shapes]
+        a = torch.randn(1, shapes[0][1], generator=generator)
         try:
             whole = self.join(rule, b) @ a
             back = self.split(rule, whole)

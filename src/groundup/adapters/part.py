@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.base.errors import UsageError
+from groundup.layers.moe.experts import GroupedLinear
 
 
 class Selection:
@@ -218,6 +219,15 @@ def base_weight(layer: nn.Module) -> Tensor:
         layer = unmerged(layer)
     weight = weight_of(layer)
     return weight.T if isinstance(layer, nn.Embedding) else weight
+
+
+def base_shape(layer: nn.Module) -> tuple[int, ...]:
+    """The shape of `base_weight`; a matrix in fewer bits is not made for it."""
+    if isinstance(layer, nn.Embedding):
+        return layer.embedding_dim, layer.num_embeddings
+    if isinstance(layer, GroupedLinear):
+        return tuple(layer.weight.shape)
+    return layer.out_features, layer.in_features  # type: ignore[return-value]
 
 
 def unmerged(layer: Any) -> nn.Module:

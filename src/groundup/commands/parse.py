@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
 from groundup.base.config import explain, read_yaml
 from groundup.base.errors import UsageError, did_you_mean
@@ -156,6 +156,16 @@ class _Parser(argparse.ArgumentParser):
         flags = [flag for action in self._actions for flag in action.option_strings if flag not in ("-h", "--help")]
         return f"`{word}` is not an option.{did_you_mean(word, flags)}"
 
+    def what_is_no_group(self, words: list[str]) -> str:
+        """What is wrong where one value is given for settings that have names of their own; empty where none is."""
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        for word in words:
+            name = word.partition("=")[0]
+            inside = [flag for flag in flags if name.startswith("--") and flag.startswith(name + ".")]
+            if inside:
+                return f"`{name}` is a group of settings; give them by name: {', '.join(inside)}"
+        return ""
+
 
 def read_flags(cls: type[Command], verb: str, words: list[str]) -> dict[str, Any]:
     """The nested values that the flags give; nothing for flags that are not there."""
@@ -176,9 +186,17 @@ def read_flags(cls: type[Command], verb: str, words: list[str]) -> dict[str, Any
         command=cls,
     )
     words = [flag_spelling(word) for word in words]
-    source = CliSettingsSource(
+    try:
+        source = _source(settings, parser, words)
+        return dict(source()) | parser.texts
+    except SettingsError as error:
+        raise UsageError(parser.what_is_no_group(words) or str(error)) from error
+
+
+def _source(settings: Any, parser: "_Parser", words: list[str]) -> Any:
+    return CliSettingsSource(
         settings,
-        cli_prog_name=prog,
+        cli_prog_name=parser.prog,
         cli_parse_args=words,
         cli_kebab_case=True,
         cli_implicit_flags=True,
@@ -189,7 +207,6 @@ def read_flags(cls: type[Command], verb: str, words: list[str]) -> dict[str, Any
         parse_args_method=_Parser.parse_words,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    return dict(source()) | parser.texts
 
 
 def flag_spelling(word: str) -> str:

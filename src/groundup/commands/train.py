@@ -149,9 +149,10 @@ class Train(Command):
         self._check_sources()
         settings = self.resolved()
         settings.check_out_dir()
-        from groundup.base.allocator import keep_freed_memory
+        from groundup.base.allocator import give_freed_memory_back, keep_freed_memory
 
-        keep_freed_memory()  # before torch allocates
+        # before torch allocates; a base in few bits is for those who lack memory more than time
+        (keep_freed_memory if settings.quantization is None else give_freed_memory_back)()
         from groundup.base.device import choose_device
         from groundup.base.threads import set_threads
 

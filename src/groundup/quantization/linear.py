@@ -62,7 +62,11 @@ class QuantizedLinear(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         """The product x W^T in the dtype of x, without gradient. (..., in) -> (..., out)"""
-        return F.linear(x, self.dequantize().to(x.dtype))
+        return F.linear(x, self.for_a_product().to(x.dtype))
+
+    def for_a_product(self) -> Tensor:
+        """As `dequantize`; what is returned may be overwritten by the next call on any layer."""
+        return self.dequantize()
 
     def levels(self) -> Levels | None:
         """The matrix as integers with a scale for each group of inputs; None where it is not stored so."""
@@ -110,4 +114,4 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (dy,) = grads
-        return dy @ ctx.layer.dequantize().to(dy.dtype), None
+        return dy @ ctx.layer.for_a_product().to(dy.dtype), None

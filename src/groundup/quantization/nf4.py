@@ -6,18 +6,22 @@
 With it 64 numbers take 4 * 64 + 8 + 32 / 256 bits: 4.127 each; without it 4.5.
 """
 
+import threading
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.base.errors import UsageError
 from groundup.quantization.linear import Levels, QuantizedLinear
 from groundup.quantization.packing import pack_pairs, unpack_pairs
-from groundup.quantization.tables import TABLES, dynamic, in_blocks, places, to_dynamic, to_places
+from groundup.quantization.tables import TABLES, dynamic, places, to_dynamic, to_places
 
 BLOCK, NESTED_BLOCK = 64, 256
+AT_ONCE = 2**17
+"""Bytes of packed numbers that are looked up together."""
+_room = threading.local()
+"""`numbers`: where matrices are written for one product."""
 
 
 class NF4Linear(QuantizedLinear):
@@ -108,8 +112,26 @@ class NF4Linear(QuantizedLinear):
         return self.nested_quant_map[self.absmax.int()] * each + self.offset
 
     def dequantize(self) -> Tensor:
-        count = self.in_features * self.out_features
+        return self._looked_up(torch.empty(2 * len(self.packed), device=self.packed.device))
+
+    def for_a_product(self) -> Tensor:
+        """Into memory that is kept: to get so much anew from the system takes longer than all the rest."""
+        if self.packed.device.type != "cpu":  # others keep freed memory themselves
+            return self.dequantize()
+        if len(getattr(_room, "numbers", ())) < 2 * len(self.packed):
+            _room.numbers = torch.empty(2 * len(self.packed))
+        return self._looked_up(_room.numbers[: 2 * len(self.packed)])
+
+    def _looked_up(self, numbers: Tensor) -> Tensor:
+        """The matrix, written to `numbers`."""
+        packed, scales, count = self.packed[:, 0], self.scales(), self.in_features * self.out_features
         pairs = torch.stack((self.quant_map.repeat_interleave(16), self.quant_map.repeat(16)), dim=1)  # (256, 2)
-        numbers = F.embedding(self.packed[:, 0].int(), pairs).flatten()
-        blocks = in_blocks(numbers[:count], self.block)
-        return (blocks * self.scales()[:, None]).flatten()[:count].view(self.out_features, self.in_features)
+        # two float32 are looked up as one number of 64 bits, a part at a time: what is made on the way stays small
+        table, found = pairs.view(torch.int64)[:, 0], numbers.view(torch.int64)
+        for first in range(0, len(packed), AT_ONCE):
+            part = slice(first, first + AT_ONCE)
+            torch.index_select(table, 0, packed[part].int(), out=found[part])
+        whole = count // self.block * self.block
+        numbers[:whole].view(-1, self.block).mul_(scales[: whole // self.block, None])
+        numbers[whole:].mul_(scales[-1])
+        return numbers[:count].view(self.out_features, self.in_features)

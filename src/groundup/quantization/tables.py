@@ -18,6 +18,9 @@ CPU = "cpu"  # said each time: the tables are kept, whatever device is the defau
 SMALLEST = 1e-38
 """What a block is divided by at least."""
 
+AT_ONCE = 2**20
+"""Numbers that are rounded together: what is made on the way takes some fifty bytes for each."""
+
 STEPS = 65535
 """Even steps from -1 to 1 in which bitsandbytes rounds to a table of 256."""
 
@@ -57,6 +60,13 @@ def to_places(numbers: Tensor, table: Tensor, block: int) -> tuple[Tensor, Tenso
 
     Where two are equally near, the lower one.
     """
+    at_once = max(AT_ONCE // block, 1) * block
+    parts = [_to_places(part, table, block) for part in numbers.split(at_once)]
+    codes, absmax = zip(*parts, strict=True)
+    return torch.cat(codes), torch.cat(absmax)
+
+
+def _to_places(numbers: Tensor, table: Tensor, block: int) -> tuple[Tensor, Tensor]:
     count, whole = len(numbers), len(numbers) // block
     blocks = in_blocks(numbers.float(), block)
     absmax = blocks.abs().amax(1)
