@@ -1,9 +1,14 @@
 """Small random models of every family that llama.cpp knows, wide enough for blocks of 256."""
 
+import gguf
 import torch
 
+from groundup.base.gguf_container import TENSOR_TYPES
 from groundup.models.catalogue import config_from_hf
 from groundup.models.hub import build_model
+from groundup.quantization.gguf.blocks import dequantize
+
+PACKED = ("q8_0", "q4_0", "q4_k", "q6_k")
 
 WIDE = dict(
     hidden_size=256, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=128
@@ -45,3 +50,20 @@ def logits(model, ids):
     """(T, V) float32"""
     with torch.inference_mode():
         return model(torch.tensor([ids]))[0].float()
+
+
+def numbers():
+    """Rows of many sizes and signs, zeros and equal numbers among them."""
+    x = torch.randn(64, 512, generator=torch.Generator().manual_seed(0))
+    x[0], x[1, :300], x[2], x[3] = 0, 1.5, x[2].abs(), -x[3].abs()
+    x[4], x[5] = x[4] * 1e-3, x[5] * 1e3
+    return x
+
+
+def theirs(kind):
+    return gguf.GGMLQuantizationType(TENSOR_TYPES[kind].number)
+
+
+def relative_errors(packed, kind):
+    x = numbers()[1:]
+    return (dequantize(packed[1:], kind) - x).norm(dim=-1) / x.norm(dim=-1)

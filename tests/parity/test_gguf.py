@@ -1,8 +1,5 @@
 """GGUF files held against the `gguf` package: packed numbers, tensors, tokenizers, models there and back."""
 
-import ctypes
-from pathlib import Path
-
 import gguf
 import numpy as np
 import pytest
@@ -10,7 +7,7 @@ import torch
 from torch import nn
 
 from families import CASES
-from gguf_models import SHAPES, logits, make
+from gguf_models import PACKED, SHAPES, logits, make, numbers, relative_errors, theirs
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.gguf_container import TENSOR_TYPES, GGUFFile, NewTensor, write_gguf
 from groundup.models.catalogue import config_from_hf
@@ -23,20 +20,7 @@ from groundup.tokenizers.conversion import PROBES
 from groundup.tokenizers.hub import load_tokenizer
 from nasty_corpus import _EDGES
 
-PACKED = ("q8_0", "q4_0", "q4_k", "q6_k")
 IDS = [3, 17, 5, 5, 60, 1, 33, 2, 48, 9, 21, 7]
-
-
-def numbers():
-    """Rows of many sizes and signs, zeros and equal numbers among them."""
-    x = torch.randn(64, 512, generator=torch.Generator().manual_seed(0))
-    x[0], x[1, :300], x[2], x[3] = 0, 1.5, x[2].abs(), -x[3].abs()
-    x[4], x[5] = x[4] * 1e-3, x[5] * 1e3
-    return x
-
-
-def theirs(kind):
-    return gguf.GGMLQuantizationType(TENSOR_TYPES[kind].number)
 
 
 @pytest.mark.row("QNT-12", reference="gguf")
@@ -60,36 +44,9 @@ def test_numbers_are_packed_as_gguf_packs_them(kind):
     np.testing.assert_array_equal(quantize(numbers(), kind).numpy(), known)
 
 
-def relative_errors(packed, kind):
-    x = numbers()[1:]
-    return (dequantize(packed[1:], kind) - x).norm(dim=-1) / x.norm(dim=-1)
-
-
 @pytest.mark.parametrize(("kind", "bound"), [("q8_0", 0.01), ("q4_0", 0.1), ("q4_k", 0.095), ("q6_k", 0.025)])
 def test_packing_stays_within_its_error(kind, bound):
     assert relative_errors(quantize(numbers(), kind), kind).max() < bound
-
-
-@pytest.mark.row("QNT-12", reference="llama.cpp")
-@pytest.mark.parametrize("kind", PACKED)
-def test_the_search_for_scales_is_as_good_as_llama_cpps(kind):
-    """Of each row: at most 1 % above; sums in another order decide ties otherwise."""
-    place = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed").__file__
-    library = ctypes.CDLL(str(next(Path(place).parent.glob("lib/libggml-base.so"))))
-    x, ours = numbers(), quantize(numbers(), kind)
-    packed = torch.zeros_like(ours)
-    library.ggml_quantize_chunk.restype = ctypes.c_size_t
-    library.ggml_quantize_chunk.argtypes = [
-        ctypes.c_int,
-        *[ctypes.c_void_p] * 2,
-        *[ctypes.c_int64] * 3,
-        ctypes.c_void_p,
-    ]
-    library.ggml_quantize_chunk(theirs(kind).value, x.data_ptr(), packed.data_ptr(), 0, *x.shape, None)
-    assert (ours != packed).float().mean() < 0.02
-    assert (relative_errors(ours, kind) <= 1.01 * relative_errors(packed, kind)).all()
-    if kind in ("q8_0", "q4_0"):
-        assert torch.equal(ours, packed)
 
 
 def test_rows_that_are_no_whole_blocks_are_refused():

@@ -1,11 +1,15 @@
 """The files that `export gguf` writes, run by llama.cpp: the same tokens, logits and text."""
 
+import ctypes
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from gguf_models import SHAPES, logits, make
+from gguf_models import PACKED, SHAPES, logits, make, numbers, relative_errors, theirs
 from groundup.models.hub import load_model
+from groundup.quantization.gguf.blocks import quantize
 from groundup.quantization.gguf.writing import save_gguf
 from groundup.tokenizers.conversion import PROBES
 from groundup.tokenizers.hub import load_tokenizer
@@ -108,3 +112,24 @@ def test_llama_cpp_gives_the_same_ids(name, shared, tmp_path):
     if tokenizer.bos_id is not None and name == "llama2.model":
         assert llama.tokenize(b"a") == tokenizer.encode("a", bos=True)
     assert llama.tokenize(b"</s><|endoftext|>", add_bos=False) == tokenizer.encode("</s><|endoftext|>")
+
+
+@pytest.mark.row("QNT-12", reference="llama.cpp")
+@pytest.mark.parametrize("kind", PACKED)
+def test_the_search_for_scales_is_as_good_as_llama_cpps(kind):
+    """Of each row: at most 1 % above; sums in another order decide ties otherwise."""
+    library = ctypes.CDLL(str(next(Path(llama_cpp.__file__).parent.glob("lib/libggml-base.so"))))
+    x, ours = numbers(), quantize(numbers(), kind)
+    packed = torch.zeros_like(ours)
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    library.ggml_quantize_chunk.argtypes = [
+        ctypes.c_int,
+        *[ctypes.c_void_p] * 2,
+        *[ctypes.c_int64] * 3,
+        ctypes.c_void_p,
+    ]
+    library.ggml_quantize_chunk(theirs(kind).value, x.data_ptr(), packed.data_ptr(), 0, *x.shape, None)
+    assert (ours != packed).float().mean() < 0.02
+    assert (relative_errors(ours, kind) <= 1.01 * relative_errors(packed, kind)).all()
+    if kind in ("q8_0", "q4_0"):
+        assert torch.equal(ours, packed)

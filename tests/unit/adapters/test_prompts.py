@@ -28,17 +28,23 @@ from groundup.observe import observe
 TEXT = [5, 6, 7]
 
 
-@pytest.fixture(params=["gpt2", "llama-grouped", "deepseek-v3", "glm", "chatglm_6b", "parts-shaw"])
+PUBLISHED = ["gpt2", "llama-grouped", "deepseek-v3", "glm", "chatglm_6b"]
+RELATIVE = "parts-shaw"  # vectors of distances: a prefix has none, tokens have
+
+
+@pytest.fixture(params=[*PUBLISHED, RELATIVE])
 def model(request, tmp_path):
     return make_ours(request.param, tmp_path)
 
 
 @pytest.mark.row("PEFT-06", reference="the same tokens written before the text")
 @pytest.mark.row("PEFT-08", reference="the same tokens written before the text")
-@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [*((name, kind) for name in PUBLISHED for kind in ("prompt", "prefix")), (RELATIVE, "prompt")],
+    indirect=["model"],
+)
 def test_one_that_begins_as_tokens_equals_those_tokens_before_the_text(model, kind):
-    if kind == "prefix" and any("relative" in name for name, _ in model.named_parameters()):
-        pytest.skip("a prefix has no distances, tokens have")
     x = ids()
     written = torch.cat((torch.tensor([TEXT, TEXT]), x), dim=1)
     with torch.no_grad():
@@ -112,9 +118,8 @@ def test_anchors_stand_between_pseudo_tokens_and_do_not_learn(encoder, tmp_path)
 
 
 @pytest.mark.row("PEFT-09", reference="the same prefix through its network")
+@pytest.mark.parametrize("model", PUBLISHED, indirect=True)
 def test_baking_keeps_the_outputs_and_the_network_goes(model):
-    if type(model).__name__ == "Parts":
-        pytest.skip("held by the others")
     add_adapter(model, PrefixConfig(length=3, hidden=7, dim=5))
     x = ids()
     before = model(x).detach()

@@ -17,7 +17,9 @@ PARAMETERS = [
         name, marks=[] if name in QUICK or name.startswith(tuple(f"parts-{p}" for p in PARTS)) else pytest.mark.slow
     )
     for name in CASES
+    if not name.startswith(NO_VECTORS)
 ]
+PACKING = [case for case in PARAMETERS if CASES[str(case.values[0])].packs]
 LENGTHS = (8, 6, 3, 5, 7)
 
 
@@ -47,12 +49,14 @@ def case(request, tmp_path_factory):
     names = with_adapters(model)
     if "core" not in {name.rpartition(".")[2] for name, _ in model.named_modules()}:
         assert not {"p", "q"} & {*names}
-    if request.param.startswith(NO_VECTORS):
-        assert not names
-        assert model.prompt is None
-        pytest.skip("counts of words: there are no vectors and no attention, and both are refused")
     assert {"a", "b"} <= {*names}
     return model, names, reference
+
+
+def test_counts_of_words_have_neither_vectors_nor_attention_and_refuse_both(tmp_path):
+    model = make_ours(next(name for name in CASES if name.startswith(NO_VECTORS)), tmp_path)
+    assert not with_adapters(model)
+    assert model.prompt is None
 
 
 @pytest.mark.row("PEFT-17", reference="each row alone")
@@ -80,10 +84,9 @@ def test_different_ones_for_each_row_with_padding_chunks_and_steps_equal_each_ro
 
 @pytest.mark.row("PEFT-06", reference="each row alone")
 @pytest.mark.row("PEFT-09", reference="each row alone")
+@pytest.mark.parametrize("case", PACKING, indirect=True, scope="module")  # others take one document a row
 def test_each_packed_document_has_its_own_prompt_and_gradients_are_those_of_documents_alone(case):
     model, names, reference = case
-    if not reference.packs:
-        pytest.skip("this family takes one document a row, which its own tests hold")
     x = ids(rows=1)
     documents = torch.tensor([[1] * 5 + [2] * 4 + [0] * 3])
     weight = torch.randn(1, 9, model.config.vocab_size, generator=torch.Generator().manual_seed(0))
