@@ -110,7 +110,8 @@ def loader_elsewhere(path: Path) -> Callable[..., "CausalLM"] | None:
         values = read_json(path / "config.json", infinity=INFINITY)
         described = values.get("quantization_config") if isinstance(values, dict) else None
         method = described.get("quant_method") if isinstance(described, dict) else None
-        kind = "quantized" if method not in (None, "mxfp4") else None
+        glm = isinstance(values, dict) and values.get("model_type") == "chatglm" and values.get("quantization_bit")
+        kind = "quantized" if method not in (None, "mxfp4") or glm else None
     return importlib.import_module(ELSEWHERE[kind]).load_model if kind else None
 
 

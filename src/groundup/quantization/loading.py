@@ -1,4 +1,4 @@
-"""From a folder of quantized weights to a model: the layouts of GPTQ, AWQ and bitsandbytes, and our own.
+"""From a folder of quantized weights to a model: the layouts of GPTQ, AWQ, bitsandbytes and ChatGLM, and our own.
 
 As in `models.hub`, everything is compared before anything is allocated, and tensors go one pair at a time.
 """
@@ -24,7 +24,7 @@ from groundup.models.hub import compare, set_parameter, shown, stored_dtype
 from groundup.quantization.config import QuantizationConfig
 from groundup.quantization.configs import AnyQuantization
 from groundup.quantization.experts import QuantizedExperts
-from groundup.quantization.layouts.known import OURS, layout_of_file
+from groundup.quantization.layouts.known import OURS, layout_of_file, take_description
 from groundup.quantization.layouts.layout import Layout
 from groundup.quantization.layouts.rowwise import in_rows, is_same, moves_rows
 from groundup.quantization.linear import QuantizedLinear
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 def load_model(
     path: str | Path, dtype: str | torch.dtype | None = None, device: str | torch.device | None = None
 ) -> "CausalLM":
-    """Load a folder whose config.json has a `quantization_config`, into a model in evaluation mode.
+    """Load a folder whose config.json has a `quantization_config`, or ChatGLM's `quantization_bit`, into a model in
+    evaluation mode.
 
     Args:
         path: the folder.
@@ -50,7 +51,7 @@ def load_model(
     """
     path = Path(path)
     values = read_config(path) | special_ids(path)
-    described = values.pop("quantization_config")
+    described = take_description(values)
     wanted_dtype = None if dtype is None else choose_dtype(dtype)
     with ShardReader(path) as weights:
         with torch.device("meta"):

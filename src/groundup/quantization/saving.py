@@ -1,4 +1,4 @@
-"""From a quantized model to a folder: in the layout of GPTQ, AWQ or bitsandbytes where there is one, else in our own.
+"""From a quantized model to a folder: in the layout of GPTQ, AWQ, bitsandbytes or ChatGLM, or else in our own.
 
 Ours, which models with quantized experts have too: every tensor under our name, and in config.json's
 `quantization_config` the method's settings and the names of the quantized layers.
@@ -35,20 +35,22 @@ def save_model(model: "CausalLM", folder: str | Path, max_shard_bytes: int = 5_0
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
     config = the_method(model, layers)
-    layout = None if any(isinstance(module, QuantizedExperts) for module in model.modules()) else layout_for(config)
+    experts = any(isinstance(module, QuantizedExperts) for module in model.modules())
+    layout = None if experts else layout_for(config, model.config.to_hf()["model_type"])
     if layout is None:
         own = plain_tensors(model)
-        pairs, described = iter(own.items()), {"quant_method": OURS, **config.model_dump(), "modules": list(layers)}
+        described = {"quant_method": OURS, **config.model_dump(), "modules": list(layers)}
+        pairs, told = iter(own.items()), {"quantization_config": described}
         count = len(own)
     else:
         planned, unchanged = plan(model, layers, layout)
-        pairs, described = _theirs(planned, model, layers, layout), layout.describe(unchanged)
+        pairs, told = _theirs(planned, model, layers, layout), layout.in_config(unchanged)
         count = len(planned)
     with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
         nbytes = sum(tensor.nbytes for tensor in model.state_dict().values())
         for name, tensor in shown("writing", pairs, count, nbytes):
             writer.add(name, tensor.detach().cpu())
-    write_config(model, Path(folder), quantization_config=described)
+    write_config(model, Path(folder), **told)
 
 
 def the_method(model: Any, layers: dict[str, QuantizedLinear]) -> QuantizationConfig:

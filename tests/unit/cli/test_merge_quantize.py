@@ -98,7 +98,9 @@ def test_an_adapter_on_a_base_in_four_bits_is_trained_and_names_its_base(tmp_pat
     told = capsys.readouterr().out
     assert "bits a weight" in told
     assert "lora `default`" in told
-    assert load_model(tmp_path / "q/final").adapters.configs["default"].kind == "lora"
+    model = load_model(tmp_path / "q/final")
+    assert model.adapters.configs["default"].kind == "lora"
+    assert f"of {model.num_parameters():,} parameters learn" in told  # packed numbers count
 
 
 @pytest.mark.parametrize(("kind", "settings"), [("int4", []), ("gptq", ["--method.group-size", "8"])])

@@ -48,6 +48,8 @@ def folder(tmp_path, monkeypatch):
     ("train kind.yaml", ["kind.yaml", "has no kind `adamww`", "Did you mean `adamw`"]),
     ("train source.yaml", ["no data at nowhere.txt", "--data.source PATH"]),
     ("train --training.steps -3", ["`training.steps`", "greater than or equal to 1"]),
+    ("train --training.precision fp32", ["`--training.precision` is a group", "--training.precision.dtype"]),
+    ("train --data pydocs", ["`--data` is a group", "--data.source"]),
     ("train --optimzer.lr 1", ["`--optimzer.lr` is not an option", "--training.optimizer.lr"]),
     ("estimate params gpt9", ["known size `gpt9`", "Did you mean `gpt2`", "llama-3-8b"]),
     ("estimate memory gpt2 --batch x", ["`batch`", "valid integer", "got 'x'"]),

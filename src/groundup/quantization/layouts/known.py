@@ -9,6 +9,7 @@ from groundup.quantization.configs.gptq import GPTQConfig
 from groundup.quantization.configs.integers import Int8Config
 from groundup.quantization.configs.nf4 import NF4Config
 from groundup.quantization.layouts.bitsandbytes import BitsAndBytesLayout, EightBitLayout, FourBitLayout
+from groundup.quantization.layouts.chatglm import BITS, KEY, ChatGLMLayout
 from groundup.quantization.layouts.grouped import AWQLayout, GPTQLayout
 from groundup.quantization.layouts.layout import Layout
 
@@ -16,6 +17,8 @@ OURS = "groundup"
 """`quant_method` of what has no public layout."""
 
 LAYOUTS: dict[str, type[Layout]] = {layout.method: layout for layout in (GPTQLayout, AWQLayout, BitsAndBytesLayout)}
+CHATGLM = "chatglm"
+"""`model_type` of the families whose quantized files tell it by a key of their own."""
 PUBLIC: dict[type[QuantizationConfig], type[Layout]] = {
     AWQConfig: AWQLayout,
     NF4Config: FourBitLayout,
@@ -24,13 +27,23 @@ PUBLIC: dict[type[QuantizationConfig], type[Layout]] = {
 }
 
 
+def take_description(values: dict[str, Any]) -> dict[str, Any]:
+    """Take out of a config.json what it tells of quantization."""
+    if KEY in values and "quantization_config" not in values:
+        values.pop("quantization_embeddings", None)
+        return {"quant_method": CHATGLM, KEY: values.pop(KEY)}
+    return values.pop("quantization_config")
+
+
 def layout_of_file(described: dict[str, Any]) -> Layout:
-    """The layout that a `quantization_config` tells.
+    """The layout that `take_description` found.
 
     Raises:
         CheckpointError: unknown here.
     """
     method = described.get("quant_method")
+    if method == CHATGLM and KEY in described:
+        return ChatGLMLayout.read(described)
     if method not in LAYOUTS:
         known = [*LAYOUTS, OURS]
         raise CheckpointError(
@@ -40,6 +53,8 @@ def layout_of_file(described: dict[str, Any]) -> Layout:
     return LAYOUTS[method].read(described)
 
 
-def layout_for(config: QuantizationConfig) -> Layout | None:
-    """The public layout of our settings, or None."""
+def layout_for(config: QuantizationConfig, model_type: str) -> Layout | None:
+    """The public layout of our settings for a family by its name in config.json, or None."""
+    if model_type == CHATGLM and isinstance(config, tuple(BITS.values())):
+        return ChatGLMLayout(config)
     return PUBLIC[type(config)](config) if type(config) in PUBLIC else None

@@ -79,6 +79,10 @@ class Layout:
         """`quantization_config`; `unchanged` are their names of linear layers that keep their precision."""
         raise NotImplementedError
 
+    def in_config(self, unchanged: list[str]) -> dict[str, Any]:
+        """What config.json holds of it."""
+        return {"quantization_config": self.describe(unchanged)}
+
     def form(self, metas: Mapping[str, TensorMeta], get: Callable[[str], Tensor]) -> "Form":
         """The size of a layer, and what its tensors must be.
 
