@@ -258,10 +258,10 @@ def with_model(wanted: SentencePieceSettings, model) -> SentencePieceSettings:
 @pytest.mark.parametrize(
     ("model", "name"),
     [
-        ("bpe", "bytes, digits"),
+        pytest.param("bpe", "bytes, digits", marks=pytest.mark.slow),
         pytest.param("bpe", "plain", marks=pytest.mark.slow),
         pytest.param("unigram", "bytes, digits", marks=pytest.mark.slow),
-        ("unigram", "plain"),
+        pytest.param("unigram", "plain", marks=pytest.mark.slow),
     ],
 )
 def test_training_against_the_library_s(shared, tmp_path, model, name):

@@ -36,20 +36,20 @@ METHODS: dict[str, Method] = {
     "full": Method(1e-3),
     "last block": Method(3e-3, {"kind": "partial", "train": ["norm", "last:1"]}),
     "bitfit": Method(1e-2, {"kind": "bitfit"}),
-    "lora": Method(5e-3, {"kind": "lora", "rank": 8}),
-    "rslora 32": Method(5e-3, {"kind": "lora", "rank": 32, "rslora": True}),
-    "dora": Method(5e-3, {"kind": "lora", "rank": 8, "dora": True}),
+    "lora": Method(3e-3, {"kind": "lora", "rank": 8}),
+    "rslora 32": Method(1e-3, {"kind": "lora", "rank": 32, "rslora": True}),
+    "dora": Method(3e-3, {"kind": "lora", "rank": 8, "dora": True}),
     "pissa": Method(2e-3, {"kind": "lora", "rank": 8, "init": "pissa"}),
-    "lora+": Method(2e-3, {"kind": "lora", "rank": 8, "lr_ratio": 8}),
-    "qlora nf4": Method(5e-3, {"kind": "lora", "rank": 8}, {"kind": "nf4"}),
-    "adalora": Method(1e-2, {"kind": "adalora"}),
-    "ia3": Method(3e-2, {"kind": "ia3"}),
-    "houlsby": Method(5e-3, {"kind": "bottleneck"}),
-    "pfeiffer": Method(5e-3, {"kind": "bottleneck", "places": ["block"], "activation": "relu"}),
-    "prompt 20": Method(3e-2, {"kind": "prompt", "length": 20}),
+    "lora+": Method(1e-3, {"kind": "lora", "rank": 8, "lr_ratio": 8}),
+    "qlora nf4": Method(3e-3, {"kind": "lora", "rank": 8}, {"kind": "nf4"}),
+    "adalora": Method(3e-2, {"kind": "adalora"}),
+    "ia3": Method(3e-1, {"kind": "ia3"}),
+    "houlsby": Method(3e-3, {"kind": "bottleneck", "reduction_factor": 2}),
+    "pfeiffer": Method(3e-3, {"kind": "bottleneck", "reduction_factor": 2, "places": ["block"], "activation": "relu"}),
+    "prompt 20": Method(3e-1, {"kind": "prompt", "length": 20}),
     "p-tuning 20": Method(1e-2, {"kind": "p_tuning", "length": 20}),
-    "prefix 20": Method(1e-2, {"kind": "prefix", "length": 20}),
-    "p-tuning v2 20": Method(3e-2, {"kind": "p_tuning_v2", "length": 20}),
+    "prefix 20": Method(3e-2, {"kind": "prefix", "length": 20}),
+    "p-tuning v2 20": Method(1e-1, {"kind": "p_tuning_v2", "length": 20}),
 }
 
 
@@ -59,8 +59,8 @@ class Settings:
 
     methods: Sequence[str] = tuple(METHODS)
     model: str = "tiny"
-    steps: int = 200
-    batch: int = 16
+    steps: int = 400
+    batch: int = 8
     examples: int = 4000
     tests: int = 400
     longest: int = 256

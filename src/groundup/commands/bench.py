@@ -199,7 +199,7 @@ class BenchAdapters(Bench):
     """Only these, by name; all when not given, none for `none`."""
     model: str = "tiny"
     """The base of the task: a folder or a name."""
-    steps: int = Field(default=200, ge=1)
+    steps: int = Field(default=400, ge=1)
     """Updates of each method."""
     seeds: int = Field(default=1, ge=1)
     """Trainings of each method; the means are shown."""
