@@ -258,7 +258,7 @@ def with_model(wanted: SentencePieceSettings, model) -> SentencePieceSettings:
 @pytest.mark.parametrize(
     ("model", "name"),
     [
-        pytest.param("bpe", "bytes, digits", marks=pytest.mark.slow),
+        ("bpe", "bytes, digits"),
         pytest.param("bpe", "plain", marks=pytest.mark.slow),
         pytest.param("unigram", "bytes, digits", marks=pytest.mark.slow),
         pytest.param("unigram", "plain", marks=pytest.mark.slow),

@@ -137,5 +137,5 @@ class Probe(Command):
         absent = sorted(set(range(len(names))) - set(labels.tolist()))
         if absent:
             warn(
-                f"no text labelled {names[absent[0]]!r} is among those to learn from: take another --seed, or more texts"
+                f"no text labelled {names[absent[0]]!r} is among those to learn from: another --seed, or more texts"
             )
