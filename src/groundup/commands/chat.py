@@ -10,7 +10,7 @@ from groundup.base.console import json_output, say
 from groundup.base.errors import GroundupError, UsageError, did_you_mean
 from groundup.commands.command import Command
 from groundup.commands.generate import describe, sampling_of, write
-from groundup.commands.probe import tokenizer_of
+from groundup.commands.probe import model_of, tokenizer_of
 from groundup.generation.config import SamplingConfig
 
 HELP = """\
@@ -31,7 +31,7 @@ class Chat(Command, SamplingConfig):
     """Talk with a model. Without a chat template the model continues the text so far. /help lists the commands."""
 
     model: CliPositionalArg[str] = "tiny"
-    """Model folder, or a name."""
+    """A model folder, that of a run or of an adapter, a .gguf file, or a name."""
     system: str = ""
     """System text."""
     load: str | None = None
@@ -48,8 +48,10 @@ class Chat(Command, SamplingConfig):
         from groundup.generation.dialogue import Dialogue
         from groundup.models.hub import load_model
 
-        model = load_model(self.model, dtype=self.dtype, device=self.device)
-        tokenizer = tokenizer_of(self.model, model.config.vocab_size)
+        source = model_of(self.model)
+
+        model = load_model(source, dtype=self.dtype, device=self.device)
+        tokenizer = tokenizer_of(source, model.config.vocab_size)
         dialogue = Dialogue(model, tokenizer, sampling_of(self), self.system, self.overflow)
         if self.load is not None:
             dialogue.load(self.load)

@@ -8,14 +8,14 @@ from pydantic_settings import CliPositionalArg
 
 from groundup.base.console import say
 from groundup.commands.command import Command
-from groundup.commands.probe import tokenizer_of
+from groundup.commands.probe import model_of, tokenizer_of
 
 
 class Evaluate(Command):
     """Perplexity, bits per byte, cloze and multiple-choice accuracy, pass@k; with standard error and fingerprint."""
 
     model: CliPositionalArg[str]
-    """Model folder, or a name (`tiny`)."""
+    """A model folder, that of a run or of an adapter, a .gguf file, or a name (`tiny`)."""
     tasks: CliPositionalArg[list[str]] = Field(default_factory=lambda: ["stories"])
     """`stories`, a .jsonl of questions or of problems in HumanEval's form, a text file, or a folder of .txt files."""
     shots: int = Field(default=0, ge=0)
@@ -52,8 +52,9 @@ class Evaluate(Command):
         from groundup.models.hub import load_model
 
         tasks = [load_task(name, self.seed) for name in self.tasks]  # first: a wrong name should not wait for the model
-        model = load_model(self.model, dtype=self.dtype, device=self.device)
-        tokenizer = tokenizer_of(self.model, model.config.vocab_size)
+        source = model_of(self.model)
+        model = load_model(source, dtype=self.dtype, device=self.device)
+        tokenizer = tokenizer_of(source, model.config.vocab_size)
         report = evaluate(
             model,
             tokenizer,

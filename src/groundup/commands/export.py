@@ -17,7 +17,7 @@ from groundup.base.console import as_size, say, warn
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import atomic_folder, check_writable, explain_write_errors, read_json
 from groundup.commands.command import Command
-from groundup.commands.probe import LONGEST, NEW_TOKENS, greedy, probe_prompts, tokenizer_beside
+from groundup.commands.probe import LONGEST, NEW_TOKENS, greedy, model_of, probe_prompts, tokenizer_beside
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 # What a model folder holds: nothing else is ever replaced by --overwrite.
@@ -154,16 +154,6 @@ class ExportRWKV(Command):
         target = save_rwkv(model, self.target.expanduser())
         say(f"written to {target}: {model.config.family()}, {model.num_parameters():,} parameters")
         return {"source": source, "target": str(target), "parameters": model.num_parameters()}
-
-
-def model_of(source: str) -> str:
-    """The model that a source means: a run folder stands for its final/."""
-    path = Path(source).expanduser()
-    if not (path / "config.yaml").is_file() or (path / "config.json").is_file():
-        return source
-    if not any((path / "final" / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise UsageError(f"{path} is a run that has no final model yet: let it end, or resume it")
-    return str(path / "final")
 
 
 def put_average(model: Any, source: str, count: int) -> list[str]:

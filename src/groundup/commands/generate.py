@@ -10,7 +10,7 @@ from pydantic_settings import CliPositionalArg
 from groundup.base.console import json_output, say
 from groundup.base.errors import DataError, UsageError
 from groundup.commands.command import Command
-from groundup.commands.probe import tokenizer_of
+from groundup.commands.probe import model_of, tokenizer_of
 from groundup.generation.config import SamplingConfig, sources
 
 
@@ -18,7 +18,7 @@ class Generate(Command, SamplingConfig):
     """Continue prompts with a model; stderr and --json tell the settings in force and where each came from."""
 
     model: CliPositionalArg[str]
-    """Model folder, or a name (`tiny`)."""
+    """A model folder, that of a run or of an adapter, a .gguf file, or a name (`tiny`)."""
     prompts: CliPositionalArg[list[str]] = Field(default_factory=list)
     """Texts to continue; without any the model begins one. A GLM fills their [MASK], [sMASK] and [gMASK]."""
     file: Path | None = None
@@ -45,8 +45,10 @@ class Generate(Command, SamplingConfig):
         prompts = [*self.prompts, *(read_prompts(self.file) if self.file else [])] or [""]
         from groundup.models.hub import load_model
 
-        model = load_model(self.model, dtype=self.dtype, device=self.device)
-        tokenizer = tokenizer_of(self.model, model.config.vocab_size)
+        source = model_of(self.model)
+
+        model = load_model(source, dtype=self.dtype, device=self.device)
+        tokenizer = tokenizer_of(source, model.config.vocab_size)
         config = sampling_of(self)
         with json_output():  # on stderr also where stdout is for people: it holds the text alone
             say(describe(self))

@@ -1,8 +1,13 @@
-"""Prompts and greedy continuations by which two models are compared. No torch at import, as in every command."""
+"""Which model and tokenizer a word means; prompts and greedy continuations by which two models are compared.
+
+No torch at import, as in every command.
+"""
 
 import contextlib
 from pathlib import Path
 from typing import Any
+
+from groundup.base.errors import UsageError
 
 TEXTS = (
     "The",
@@ -55,6 +60,16 @@ def greedy(model: Any, prompt: list[int], count: int) -> list[int]:
             step = logits[:, -1].argmax(-1, keepdim=True)
             found.append(int(step))
     return found
+
+
+def model_of(source: str) -> str:
+    """The model that a source means: a run folder stands for its final/."""
+    path = Path(source).expanduser()
+    if not (path / "config.yaml").is_file() or (path / "config.json").is_file():
+        return source
+    if not any((path / "final" / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise UsageError(f"{path} is a run that has no final model yet: let it end, or resume it")
+    return str(path / "final")
 
 
 def tokenizer_of(model: str, vocab_size: int) -> Any:

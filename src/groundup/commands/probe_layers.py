@@ -10,7 +10,7 @@ from pydantic_settings import CliPositionalArg
 from groundup.base.console import say, table, warn
 from groundup.base.errors import DataError, UsageError, did_you_mean
 from groundup.commands.command import Command
-from groundup.commands.probe import tokenizer_of
+from groundup.commands.probe import model_of, tokenizer_of
 
 Row = tuple[str, str]
 """A text and its label."""
@@ -22,7 +22,7 @@ class Probe(Command):
     """
 
     model: CliPositionalArg[str]
-    """A model folder, a file of weights, or a name (`tiny`)."""
+    """A model folder, that of a run or of an adapter, a file of weights, or a name (`tiny`)."""
     data: CliPositionalArg[Path]
     """Texts with a label each: .jsonl, .json, .csv, .tsv or .parquet."""
     text: str = "text"
@@ -63,8 +63,10 @@ class Probe(Command):
         from groundup.adapters.probe import Settings, features, probe_layers
         from groundup.models.hub import load_model
 
-        model = load_model(self.model, device=self.device)
-        tokenizer = tokenizer_of(self.model, model.config.vocab_size)
+        source = model_of(self.model)
+
+        model = load_model(source, device=self.device)
+        tokenizer = tokenizer_of(source, model.config.vocab_size)
         layers = self._layers(model)
         longest = min(self.longest, model.config.max_position_embeddings or self.longest)
         ids = [tokenizer.encode(text)[:longest] for text, _ in rows]
@@ -136,6 +138,4 @@ class Probe(Command):
     def _check(self, labels: Any, names: list[str]) -> None:
         absent = sorted(set(range(len(names))) - set(labels.tolist()))
         if absent:
-            warn(
-                f"no text labelled {names[absent[0]]!r} is among those to learn from: another --seed, or more texts"
-            )
+            warn(f"no text labelled {names[absent[0]]!r} is among those to learn from: another --seed, or more texts")

@@ -12,7 +12,8 @@ from groundup.base.console import as_size, say, warn
 from groundup.base.errors import UsageError
 from groundup.base.files import atomic_folder, check_writable
 from groundup.commands.command import Command
-from groundup.commands.export import check_target, complete_configs, model_of, write_tokenizer
+from groundup.commands.export import check_target, complete_configs, write_tokenizer
+from groundup.commands.probe import model_of
 
 if TYPE_CHECKING:
     from groundup.quantization.config import QuantizationConfig as AnyQuantization

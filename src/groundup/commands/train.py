@@ -126,6 +126,17 @@ class Train(Command):
 
     @model_validator(mode="before")
     @classmethod
+    def _a_budget_follows_the_training(cls, values: Any) -> Any:
+        """AdaLoRA's budget shrinks over the steps of the training, where no other number is given."""
+        adapter = values.get("adapter") if isinstance(values, Mapping) else None
+        if not isinstance(adapter, Mapping) or adapter.get("kind") != "adalora" or "steps" in adapter:
+            return values
+        training = values.get("training")
+        given = training.get("steps") if isinstance(training, Mapping) else getattr(training, "steps", None)
+        return values if given is None else {**values, "adapter": {**adapter, "steps": given}}
+
+    @model_validator(mode="before")
+    @classmethod
     def _lay_over_the_preset(cls, values: Any) -> Any:
         """What was given, laid over the preset's settings."""
         if not isinstance(values, Mapping) or not values.get("preset"):

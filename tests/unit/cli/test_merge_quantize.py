@@ -39,6 +39,25 @@ def test_a_run_leaves_an_adapter_that_loads_with_its_base(run):
     assert load_tokenizer(run / "final").encode("a word") == load_tokenizer("tiny").encode("a word")
 
 
+def test_a_run_stands_for_its_final_model(run, tmp_path, capsys):
+    words = ["--json", "--max-new-tokens", "4", "--temperature", "0", "One day"]
+    said = []
+    for model in (run, run / "final"):
+        assert main(["generate", str(model), *words]) == 0
+        said.append(json.loads(capsys.readouterr().out)["completions"])
+    assert said[0] == said[1]
+    (tmp_path / "config.yaml").write_text("{}")
+    assert main(["generate", str(tmp_path), "One day"]) == 2
+    assert "no final model yet" in capsys.readouterr().err
+
+
+def test_the_budget_of_adalora_follows_the_training(tmp_path, capsys):
+    assert (
+        train(tmp_path / "run", "--adapter.kind", "adalora", "--adapter.rank", "2", "--adapter.target-rank", "1") == 0
+    )
+    assert load_model(tmp_path / "run/final").adapters.configs["default"].steps == 3
+
+
 def test_checkpoints_keep_what_learns_and_resuming_ends_the_same(run, tmp_path):
     saved = Checkpoints(run / "checkpoints").load()
     assert saved.tensors["model"]
