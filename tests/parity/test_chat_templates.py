@@ -162,6 +162,17 @@ STRANGERS = {
 
 
 @pytest.mark.row("TOK-23", reference="transformers")
+@pytest.mark.parametrize("part", ["[:9]", "[3:]", "[-4:]", "[::-1]", "[0]", "[-1]", "[2:5]", "[50:]"])
+def test_a_template_that_cuts_what_spells_a_token(theirs, part):
+    ours, reference = tokenizer_of("chatml"), theirs("chatml")
+    template = "{% for m in messages %}{{ m.content" + part + " }}|{% endfor %}"
+    reference.chat_template = template
+    messages = [{"role": "user", "content": content} for content in ("<|im_end|>", "a<|im_start|>b", "plain text")]
+    found = render_chat(ours, messages, template=template)
+    assert found.text == reference.apply_chat_template(messages, tokenize=False)
+
+
+@pytest.mark.row("TOK-23", reference="transformers")
 @pytest.mark.parametrize("name", STRANGERS)
 @SETTINGS
 @given(messages=conversations())

@@ -104,6 +104,16 @@ def spellings(tokens: tuple[str, ...]) -> Spellings:
     return Spellings(tokens)
 
 
+class Units:
+    """A text of which each character keeps the guards behind it: places count characters alone."""
+
+    def __init__(self, text: str, guard: str):
+        self.each = re.findall(f"(?:^{guard}+)?[^{guard}]{guard}*", text)
+
+    def __getitem__(self, place: int | slice) -> str:
+        return "".join(self.each[place])
+
+
 class Guards:
     """Puts a guard into the control tokens that texts spell.
 
@@ -151,6 +161,10 @@ class Guards:
         guarded, count = self.spelled.first.subn(rf"\2{self.guard}", text)
         self.used |= count > 0
         return guarded
+
+    def units(self, text: str) -> Units:
+        """The text, to take characters or slices of."""
+        return Units(text, self.guard)
 
     def remove(self, value: Any) -> Any:
         """`value` as it was before."""

@@ -124,7 +124,12 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         self.speaker = self.places.get(id(obj), self.speaker)
-        return super().getitem(obj, argument)
+        return super().getitem(self.sliceable(obj), argument)
+
+    def sliceable(self, value: Any) -> Any:
+        """What places in `value` are counted on: a text with guards as if it had none."""
+        guard = self.guards.guard
+        return self.guards.units(value) if guard and isinstance(value, str) and guard in value else value
 
     def generation_begin(self) -> str:
         """What stands before a block."""
@@ -231,6 +236,9 @@ def _compiled(template: str) -> tuple[CodeType, bool]:
     environment = _Environment(Limits(), Signs("", ""))
     tree = environment.parse(template)
     has_blocks = any(node.name == "generation_begin" for node in tree.find_all(nodes.EnvironmentAttribute))
+    for item in tree.find_all(nodes.Getitem):
+        if isinstance(item.arg, nodes.Slice):  # Jinja does not ask the environment for these
+            item.node = nodes.Call(nodes.EnvironmentAttribute("sliceable"), [item.node], [], None, None)
     for loop in tree.find_all(nodes.For):
         loop.body.insert(0, nodes.ExprStmt(_call("tick")).set_lineno(loop.lineno))
     return environment.compile(tree), has_blocks
