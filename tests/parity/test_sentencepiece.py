@@ -205,7 +205,8 @@ def test_normalization_of_any_text(folding, text):
 
 
 @pytest.mark.row("TOK-15", reference="sentencepiece")
-@pytest.mark.parametrize("name", [pytest.param("nmt_nfkc", marks=pytest.mark.slow), "nfkc_cf"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nmt_nfkc", "nfkc_cf"])
 def test_our_rules_are_the_library_s(name, sample):
     theirs = ModelFile.parse(trained(sample[:50], normalization_rule_name=name), "m").normalizer.precompiled_charsmap
     charsmap = read_charsmap(theirs)

@@ -651,9 +651,8 @@ def test_rwkv_files_are_written_as_pth_and_as_safetensors(tmp_path, version):
 
 
 @pytest.mark.row("LM-51", reference="rwkv")
-@pytest.mark.parametrize(
-    "version", [pytest.param(4, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow), 6]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [4, 5, 6])
 def test_the_rwkv_library_runs_what_was_written(tmp_path, version, monkeypatch):
     """BlinkDL's own library takes names and shapes for a model of that version; the rewritten file gives its logits."""
     monkeypatch.setenv("RWKV_JIT_ON", "0")

@@ -92,6 +92,7 @@ def test_the_needed_arithmetic_is_counted(monkeypatch):
     assert found.more["fraction_of_peak"] == pytest.approx(small.flops / 2e-6 / 1e9)
 
 
+@pytest.mark.slow
 def test_half_precision_and_a_choice_of_ways():
     found = bench.measure(work(False, torch.bfloat16), ["einsum"], rounds=1)
     assert [one.peer for one in found] == ["by hand"]

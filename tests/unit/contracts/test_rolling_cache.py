@@ -197,6 +197,7 @@ def test_what_positions_add_to_the_scores_follows_the_slots(positions):
         assert_close(torch.cat(parts, 1)[row, -n:], whole, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled_decoding_with_and_without_a_window():
     """The compiled step reads a ring from the first slot of the window on."""
     pytest.importorskip("numba")
