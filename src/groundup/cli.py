@@ -44,7 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "entropy": ("entropy:Entropy", "How many bits a letter of a text holds: by blocks, by words, under a model"),
     "shannon": ("entropy:Shannon", "The Shannon game: guess a text letter by letter, you or a model"),
     "correct": ("correct:Correct", "Spelling by the noisy channel: argmax P(words) P(typed | words)"),
-    "probe": ("probe_layers:Probe", "What each layer of a frozen model knows, by a small classifier"),
+    "probe": ("probe:Probe", "What each layer of a frozen model knows, by a small classifier"),
     "export gguf": ("export_gguf:ExportGGUF", "Write a model and its tokenizer as a file that llama.cpp runs"),
     "export hf": ("export:ExportHF", "Write a complete Hugging Face folder"),
     "export rwkv": ("export:ExportRWKV", "Write an RWKV model as a .pth file in its authors' layout"),

@@ -11,7 +11,8 @@ from families.tiny import ids, make_ours
 from groundup.adapters.attach import adapters_of
 from groundup.adapters.configs.lora import LoRAConfig
 from groundup.base.errors import UsageError
-from groundup.quantization import FP4Config, NF4Config, quantize
+from groundup.quantization import FP4Config, NF4Config, quantize, tables
+from groundup.quantization import nf4 as nf4_module
 from groundup.quantization.experts import QuantizedExperts
 from groundup.quantization.nf4 import NF4Linear
 from groundup.quantization.tables import dynamic, nf4, to_dynamic, to_places
@@ -184,3 +185,36 @@ def test_tables_and_layers_are_counted_on_the_meta_device():
 def test_numbers_that_are_not_finite_are_refused():
     with pytest.raises(UsageError, match="not finite"):
         NF4Config().make(layer_of(torch.tensor([[1.0, float("inf")]])))
+
+
+@pytest.mark.row("QNT-09", reference="the whole at once")
+@pytest.mark.parametrize("double", [True, False])
+def test_parts_are_what_the_whole_is(double, monkeypatch):
+    """Large matrices are rounded and looked up a part at a time."""
+    linear = nn.Linear(96, 45, bias=False)  # parts and blocks end within rows
+    whole = NF4Linear.of(linear, double)
+    wanted = whole.dequantize()
+    monkeypatch.setattr(tables, "AT_ONCE", 200)  # three blocks
+    monkeypatch.setattr(nf4_module, "AT_ONCE", 50)
+    parts = NF4Linear.of(linear, double)
+    assert all(torch.equal(a, b) for a, b in zip(whole.buffers(), parts.buffers(), strict=True))
+    assert torch.equal(parts.dequantize(), wanted)
+
+
+@pytest.mark.row("QNT-09", reference="dequantized, each by itself")
+def test_layers_that_share_room_do_not_disturb_each_other():
+    torch.manual_seed(0)
+    sizes = [(64, 128), (128, 64), (64, 32), (32, 64)]
+    layers = [NF4Linear.of(nn.Linear(*size, bias=False)) for size in sizes]
+    x = torch.randn(5, 64, requires_grad=True)
+    y = x
+    for layer in layers:
+        y = layer(y)
+    (found,) = torch.autograd.grad(y.square().sum(), x)
+    plain = [layer.dequantize() for layer in layers]
+    z = x
+    for weight in plain:
+        z = z @ weight.T
+    (wanted,) = torch.autograd.grad(z.square().sum(), x)
+    torch.testing.assert_close(y, z)
+    torch.testing.assert_close(found, wanted)

@@ -10,7 +10,7 @@ from groundup.base.console import json_output, say
 from groundup.base.errors import GroundupError, UsageError, did_you_mean
 from groundup.commands.command import Command
 from groundup.commands.generate import describe, sampling_of, write
-from groundup.commands.probe import model_of, tokenizer_of
+from groundup.commands.named_model import model_and_tokenizer
 from groundup.generation.config import SamplingConfig
 
 HELP = """\
@@ -46,12 +46,8 @@ class Chat(Command, SamplingConfig):
     def run(self) -> dict[str, Any]:
         """Read lines until the end of input; `--json` prints the conversation at the end."""
         from groundup.generation.dialogue import Dialogue
-        from groundup.models.hub import load_model
 
-        source = model_of(self.model)
-
-        model = load_model(source, dtype=self.dtype, device=self.device)
-        tokenizer = tokenizer_of(source, model.config.vocab_size)
+        model, tokenizer = model_and_tokenizer(self.model, self.dtype, self.device)
         dialogue = Dialogue(model, tokenizer, sampling_of(self), self.system, self.overflow)
         if self.load is not None:
             dialogue.load(self.load)

@@ -8,7 +8,7 @@ from pydantic_settings import CliPositionalArg
 
 from groundup.base.console import say
 from groundup.commands.command import Command
-from groundup.commands.probe import model_of, tokenizer_of
+from groundup.commands.named_model import model_and_tokenizer
 
 
 class Evaluate(Command):
@@ -49,12 +49,9 @@ class Evaluate(Command):
         """Print the table of scores; `--json` and `--out` hold the report."""
         from groundup.evaluation.harness import evaluate
         from groundup.evaluation.tasks import load_task
-        from groundup.models.hub import load_model
 
         tasks = [load_task(name, self.seed) for name in self.tasks]  # first: a wrong name should not wait for the model
-        source = model_of(self.model)
-        model = load_model(source, dtype=self.dtype, device=self.device)
-        tokenizer = tokenizer_of(source, model.config.vocab_size)
+        model, tokenizer = model_and_tokenizer(self.model, self.dtype, self.device)
         report = evaluate(
             model,
             tokenizer,

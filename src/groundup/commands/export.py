@@ -17,7 +17,8 @@ from groundup.base.console import as_size, say, warn
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import atomic_folder, check_writable, explain_write_errors, read_json
 from groundup.commands.command import Command
-from groundup.commands.probe import LONGEST, NEW_TOKENS, greedy, model_of, probe_prompts, tokenizer_beside
+from groundup.commands.comparing import LONGEST, NEW_TOKENS, greedy, probe_prompts
+from groundup.commands.named_model import model_of, tokenizer_beside
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 # What a model folder holds: nothing else is ever replaced by --overwrite.

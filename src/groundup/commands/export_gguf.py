@@ -14,8 +14,9 @@ from groundup.base.console import as_size, say, warn
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import atomic_file, check_writable
 from groundup.commands.command import Command
+from groundup.commands.comparing import LONGEST, probe_prompts
 from groundup.commands.export import check_vocabulary
-from groundup.commands.probe import LONGEST, model_of, probe_prompts, tokenizer_beside
+from groundup.commands.named_model import model_of, tokenizer_beside
 
 LEAST_SIMILAR = {"f32": 0.9999, "f16": 0.999, "bf16": 0.99, "q8_0": 0.99, "q4_k": 0.8, "q4_0": 0.7}
 """The least cosine between the logits of source and file: far below what rounding leaves, far above a wrong layout."""

@@ -10,7 +10,7 @@ from pydantic_settings import CliPositionalArg
 from groundup.base.console import json_output, say
 from groundup.base.errors import DataError, UsageError
 from groundup.commands.command import Command
-from groundup.commands.probe import model_of, tokenizer_of
+from groundup.commands.named_model import model_and_tokenizer
 from groundup.generation.config import SamplingConfig, sources
 
 
@@ -43,12 +43,7 @@ class Generate(Command, SamplingConfig):
     def run(self) -> dict[str, Any]:
         """Print prompt and continuation; `--json` holds all completions and the settings in force."""
         prompts = [*self.prompts, *(read_prompts(self.file) if self.file else [])] or [""]
-        from groundup.models.hub import load_model
-
-        source = model_of(self.model)
-
-        model = load_model(source, dtype=self.dtype, device=self.device)
-        tokenizer = tokenizer_of(source, model.config.vocab_size)
+        model, tokenizer = model_and_tokenizer(self.model, self.dtype, self.device)
         config = sampling_of(self)
         with json_output():  # on stderr also where stdout is for people: it holds the text alone
             say(describe(self))

@@ -11,8 +11,9 @@ from groundup.base.console import as_size, say, warn
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.base.files import atomic_folder, check_writable
 from groundup.commands.command import Command
+from groundup.commands.comparing import LONGEST, probe_prompts
 from groundup.commands.export import check_target, complete_configs, write_tokenizer
-from groundup.commands.probe import LONGEST, model_of, probe_prompts, tokenizer_beside
+from groundup.commands.named_model import model_of, tokenizer_beside
 
 LEAST_SIMILAR = 0.98
 """The least cosine between logits: weights in 16 bits lose some of a small adapter; a wrong matrix loses far more."""

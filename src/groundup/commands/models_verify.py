@@ -8,8 +8,9 @@ from pydantic_settings import CliPositionalArg
 from groundup.base.console import progress, say, table
 from groundup.base.errors import GroundupError, MissingDependency, UsageError
 from groundup.commands.command import Command
+from groundup.commands.comparing import NEW_TOKENS, encoded_texts, greedy, probe_prompts
 from groundup.commands.models_list import COLUMNS
-from groundup.commands.probe import NEW_TOKENS, encoded_texts, greedy, probe_prompts, tokenizer_beside
+from groundup.commands.named_model import tokenizer_beside
 from groundup.models.cards import cards
 from groundup.models.catalogue import sizes
 

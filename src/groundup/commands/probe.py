@@ -1,120 +1,137 @@
-"""Which model and tokenizer a word means; prompts and greedy continuations by which two models are compared.
+"""`groundup probe`: what the layers of a frozen model know, read off by a small classifier for each."""
 
-No torch at import, as in every command.
-"""
-
-import contextlib
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from groundup.base.errors import UsageError
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
 
-TEXTS = (
-    "The",
-    "Once upon a time there was",
-    "def add(a, b):\n    return",
-    "Water boils at 100 degrees, and ice",
-    "¿Cómo estás? 你好, мир!",
-)
-NEW_TOKENS = 16
-LONGEST = 2**31
-"""The context of a model that nothing bounds."""
-WORLD_ROWS = 65_536
-"""Rows of RWKV's models whose tokenizer is the World vocabulary."""
+from groundup.base.console import say, table, warn
+from groundup.base.errors import DataError, UsageError, did_you_mean
+from groundup.commands.command import Command
+from groundup.commands.named_model import model_and_tokenizer
+
+Row = tuple[str, str]
+"""A text and its label."""
 
 
-def probe_prompts(tokenizer: Any, vocab_size: int, limit: int) -> list[list[int]]:
-    """Ids to compare models on: texts where there is a tokenizer, and seeded random ids in any case."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    found = list(encoded_texts(tokenizer).values()) if tokenizer is not None else []
-    found += [torch.randint(vocab_size, (length,), generator=generator).tolist() for length in (1, 7, 24)]
-    return [ids[: max(1, limit)] for ids in found if ids and max(ids) < vocab_size]
-
-
-def encoded_texts(tokenizer: Any) -> dict[str, list[int]]:
-    """Text -> ids, for the texts that the tokenizer can encode, and one made of its own tokens."""
-    from groundup.base.errors import GroundupError
-
-    found = {}
-    own = tokenizer.decode(range(min(tokenizer.vocab_size, 32)), skip_special=True)
-    for text in (*TEXTS, own):
-        with contextlib.suppress(GroundupError):  # characters that a vocabulary without an unknown token lacks
-            found[text] = tokenizer.encode(text)
-    return found
-
-
-def greedy(model: Any, prompt: list[int], count: int) -> list[int]:
-    """The `count` most likely next tokens, one by one, with the model's own state; fewer where the context is full."""
-    import torch
-
-    count = min(count, (model.config.max_position_embeddings or LONGEST) - len(prompt))
-    if count <= 0:
-        return []
-    state = model.make_state(1, len(prompt) + count)
-    step, found = torch.tensor([prompt], device=model.device), []
-    with torch.inference_mode():
-        for _ in range(count):
-            logits = model(step, state=state, head=lambda hidden, lm_head: lm_head(hidden[:, -1:]))
-            step = logits[:, -1].argmax(-1, keepdim=True)
-            found.append(int(step))
-    return found
-
-
-def model_of(source: str) -> str:
-    """The model that a source means: a run folder stands for its final/."""
-    path = Path(source).expanduser()
-    if not (path / "config.yaml").is_file() or (path / "config.json").is_file():
-        return source
-    if not any((path / "final" / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise UsageError(f"{path} is a run that has no final model yet: let it end, or resume it")
-    return str(path / "final")
-
-
-def tokenizer_of(model: str, vocab_size: int) -> Any:
-    """The tokenizer for a model that text goes through: what lies in its folder.
-
-    An RWKV file has nothing in it that tells: with 65,536 ids it is the World vocabulary that lies beside it, otherwise
-    the tokenizer.json of GPT-NeoX, as the authors call them.
-
-    Raises:
-        CheckpointError: there is none; the message says what is looked for.
+class Probe(Command):
+    """What each layer of a model knows: a small classifier is trained on its frozen vectors, and judged on texts that
+    it has not seen.
     """
-    from groundup.base.errors import CheckpointError
-    from groundup.models.formats.formats import RWKV, find_format
-    from groundup.tokenizers.hub import load_tokenizer
 
-    path = Path(model).expanduser()
-    folder = path.parent if path.is_file() else path
-    if path.suffix == ".gguf":
-        return load_tokenizer(path)
-    if not path.exists() or not isinstance(find_format(path), RWKV):
-        return load_tokenizer(folder if path.is_file() else model)
-    names = ("rwkv_vocab*.txt",) if vocab_size == WORLD_ROWS else ("20B_tokenizer.json", "tokenizer.json")
-    found = [file for name in names for file in sorted(folder.glob(name))]
-    if not found:
-        raise CheckpointError(
-            f"no tokenizer for an RWKV model with {vocab_size:,} ids in {folder}: put {' or '.join(names)} beside it"
-        )
-    return load_tokenizer(found[0])
+    model: CliPositionalArg[str]
+    """A model folder, that of a run or of an adapter, a file of weights, or a name (`tiny`)."""
+    data: CliPositionalArg[Path]
+    """Texts with a label each: .jsonl, .json, .csv, .tsv or .parquet."""
+    text: str = "text"
+    """The column of texts."""
+    label: str = "label"
+    """The column of labels; they may be words or numbers."""
+    layers: list[str] = []
+    """Names of modules (`embed`, `blocks.3`, `norm`); the embedding and every block when none is given."""
+    pooling: Literal["mean", "first", "last"] = "mean"
+    """What of a text is looked at: the mean of its tokens' vectors, the first, or the last."""
+    hidden: int | None = Field(default=None, ge=1)
+    """Width of a layer between (an MLP); none for a linear probe."""
+    steps: int = Field(default=200, ge=1)
+    """Updates of each probe, on all of its texts."""
+    lr: float = Field(default=0.01, gt=0)
+    """Its learning rate."""
+    held_out: float = Field(default=0.2, gt=0, lt=1)
+    """The share of texts that the probes are judged on."""
+    limit: int | None = Field(default=None, ge=2)
+    """Most texts."""
+    longest: int = Field(default=512, ge=1)
+    """Most tokens of a text, as far as the model's context allows; more are cut off at the end."""
+    seed: int = 0
+    """Of the split and of the probes' first weights."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
 
+    def run(self) -> dict[str, Any]:
+        """Print a table: accuracy layer by layer, beside that of always saying the most frequent label."""
+        rows = self._rows()
+        names = sorted({label for _, label in rows})
+        if len(names) < 2:
+            raise DataError(
+                f"{self.data}: all {len(rows)} texts have the label {names[0]!r}: a probe needs two or more"
+            )
+        import torch
 
-def tokenizer_beside(model: str) -> Any:
-    """The tokenizer in a model's folder, or None where there is none that can be read; that is said."""
-    from groundup.base.console import warn
-    from groundup.base.errors import GroundupError
-    from groundup.models.formats.formats import find_weights
-    from groundup.tokenizers.hub import PAIRS, TOKENIZER, load_tokenizer
+        from groundup.adapters.probe import Settings, features, probe_layers
 
-    path = find_weights(model)
-    folder = path if path.is_dir() else path.parent
-    if path.suffix == ".gguf":
-        folder = path
-    elif not any((folder / name).is_file() for name in (TOKENIZER, *(vocab for vocab, _ in PAIRS))):
-        return None
-    try:
-        return load_tokenizer(folder)
-    except GroundupError as error:
-        warn(f"the tokenizer is left out: {error}")
-        return None
+        model, tokenizer = model_and_tokenizer(self.model, device=self.device)
+        layers = self._layers(model)
+        longest = min(self.longest, model.config.max_position_embeddings or self.longest)
+        ids = [tokenizer.encode(text)[:longest] for text, _ in rows]
+        kept = [i for i, row in enumerate(ids) if row]
+        if len(kept) < len(rows):
+            warn(f"{len(rows) - len(kept)} texts have no token and are left out")
+        order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(self.seed)).tolist()
+        tests = max(1, round(self.held_out * len(kept)))
+        judged, used = ([kept[i] for i in part] for part in (order[:tests], order[tests:]))
+        labels = torch.tensor([names.index(label) for _, label in rows])
+        self._check(labels[used], names)
+        say(f"{len(used)} texts to learn from, {len(judged)} to judge; {len(names)} labels; {len(layers)} layers")
+        vectors = [features(model, [ids[i] for i in part], layers, self.pooling) for part in (used, judged)]
+        settings = Settings(hidden=self.hidden, steps=self.steps, lr=self.lr, seed=self.seed)
+        found = probe_layers(vectors[0], labels[used], vectors[1], labels[judged], settings)
+        most = Counter(labels[used].tolist()).most_common(1)[0][0]
+        chance = (labels[judged] == most).float().mean().item()
+        lines = [[each.layer, f"{each.accuracy:.1%}", f"{each.accuracy - chance:+.1%}"] for each in found]
+        say(table([["always the most frequent", f"{chance:.1%}", ""], *lines], ["layer", "accuracy", "above that"]))
+        return {
+            "model": self.model,
+            "texts": len(used),
+            "judged": len(judged),
+            "labels": names,
+            "most_frequent": chance,
+            "layers": {each.layer: each.accuracy for each in found},
+        }
+
+    def _rows(self) -> list[Row]:
+        from groundup.data.problems import Problems
+        from groundup.data.records import READERS
+        from groundup.data.sources import kind_of
+
+        file, problems = self.data.expanduser(), Problems()
+        if not file.is_file():
+            raise DataError(f"no file at {self.data}: give one of texts with labels, a record a line")
+        reader = READERS.get(kind_of(file))
+        if reader is None:
+            raise DataError(f"{self.data} is no file of records with columns: {', '.join(READERS)} are")
+        rows: list[Row] = []
+        for line, record in reader(file, problems):
+            for column in (self.text, self.label):
+                if record.get(column) is None:
+                    hint = did_you_mean(column, list(record))
+                    raise DataError(
+                        f"{self.data}:{line} has no `{column}`.{hint} Its columns: {', '.join(record)}. Name them with "
+                        "--text and --label"
+                    )
+            rows.append((str(record[self.text]), str(record[self.label])))
+            if len(rows) == self.limit:
+                break
+        if len(rows) < 2:
+            raise DataError(f"{self.data} holds {len(rows)} texts: a probe needs some to learn from and some to judge")
+        return rows
+
+    def _layers(self, model: Any) -> list[str]:
+        there = dict(model.named_modules())
+        unknown = next((name for name in self.layers if name not in there), None)
+        if unknown is not None:
+            some = [name for name in there if name and name.count(".") < 2]
+            raise UsageError(
+                f"{self.model} has no module {unknown}.{did_you_mean(unknown, some)} Some: {', '.join(some)}"
+            )
+        return self.layers or [
+            "embed",
+            *(name for name in there if name.startswith("blocks.") and name.count(".") == 1),
+        ]
+
+    def _check(self, labels: Any, names: list[str]) -> None:
+        absent = sorted(set(range(len(names))) - set(labels.tolist()))
+        if absent:
+            warn(f"no text labelled {names[absent[0]]!r} is among those to learn from: another --seed, or more texts")

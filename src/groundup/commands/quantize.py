@@ -13,7 +13,7 @@ from groundup.base.errors import UsageError
 from groundup.base.files import atomic_folder, check_writable
 from groundup.commands.command import Command
 from groundup.commands.export import check_target, complete_configs, write_tokenizer
-from groundup.commands.probe import model_of
+from groundup.commands.named_model import model_of
 
 if TYPE_CHECKING:
     from groundup.quantization.config import QuantizationConfig as AnyQuantization
@@ -56,7 +56,7 @@ class Quantize(Command):
         target = Path(os.path.abspath(self.out_dir.expanduser()))
         check_target(target, source, self.overwrite)
         check_writable(target)
-        from groundup.commands.probe import tokenizer_beside
+        from groundup.commands.named_model import tokenizer_beside
         from groundup.models.hub import load_model
         from groundup.quantization.calibration import loss_on
         from groundup.quantization.exchange import quantize

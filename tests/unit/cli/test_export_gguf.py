@@ -6,7 +6,7 @@ from gguf_models import make
 from groundup.base.errors import CheckpointError, UsageError
 from groundup.commands import export_gguf
 from groundup.commands.export_gguf import ExportGGUF
-from groundup.commands.probe import tokenizer_of
+from groundup.commands.named_model import tokenizer_of
 from groundup.models.configs.qwen2_moe import Qwen2MoeConfig
 from groundup.quantization.gguf.architectures import architecture_of
 from groundup.tokenizers.hub import load_tokenizer

@@ -128,7 +128,7 @@ def test_verify_passes_a_sound_checkpoint(folder, capsys):
 def test_verify_confirms_a_row_by_the_known_text_and_not_by_shape(folder, capsys, monkeypatch):
     """Random weights of a published shape are "same shape"; those that write the known text confirm the row."""
     from groundup.commands import models_verify as models
-    from groundup.commands.probe import greedy
+    from groundup.commands.comparing import greedy
     from groundup.tokenizers.hub import load_tokenizer
 
     monkeypatch.setattr(models, "published_size", lambda config: "gpt2")

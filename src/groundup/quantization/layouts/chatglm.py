@@ -24,7 +24,7 @@ KEY = "quantization_bit"
 
 
 class ChatGLMLayout(Layout):
-    """8 or 4 bits and a scale for each row."""
+    """8 or 4 bits and a scale for each row. `method` is their `model_type`: there is no `quant_method`."""
 
     method = "chatglm"
     mark = "weight_scale"
@@ -37,7 +37,7 @@ class ChatGLMLayout(Layout):
 
     @classmethod
     def read(cls, described: dict[str, Any]) -> "ChatGLMLayout":
-        bits = described[KEY]
+        bits = described.get(KEY)
         if bits not in BITS:
             raise CheckpointError(f"config.json: {KEY} is {bits!r:.40}: ChatGLM's layers have 8 bits or 4")
         return cls(BITS[bits]())

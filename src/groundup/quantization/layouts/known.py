@@ -16,9 +16,9 @@ from groundup.quantization.layouts.layout import Layout
 OURS = "groundup"
 """`quant_method` of what has no public layout."""
 
-LAYOUTS: dict[str, type[Layout]] = {layout.method: layout for layout in (GPTQLayout, AWQLayout, BitsAndBytesLayout)}
-CHATGLM = "chatglm"
-"""`model_type` of the families whose quantized files tell it by a key of their own."""
+LAYOUTS: dict[str, type[Layout]] = {
+    layout.method: layout for layout in (GPTQLayout, AWQLayout, BitsAndBytesLayout, ChatGLMLayout)
+}
 PUBLIC: dict[type[QuantizationConfig], type[Layout]] = {
     AWQConfig: AWQLayout,
     NF4Config: FourBitLayout,
@@ -28,11 +28,11 @@ PUBLIC: dict[type[QuantizationConfig], type[Layout]] = {
 
 
 def take_description(values: dict[str, Any]) -> dict[str, Any]:
-    """Take out of a config.json what it tells of quantization."""
-    if KEY in values and "quantization_config" not in values:
-        values.pop("quantization_embeddings", None)
-        return {"quant_method": CHATGLM, KEY: values.pop(KEY)}
-    return values.pop("quantization_config")
+    """Take out of a config.json what it tells of quantization: ChatGLM's has a key of its own for it."""
+    if "quantization_config" in values:
+        return values.pop("quantization_config")
+    values.pop("quantization_embeddings", None)  # a quantized embedding is known by its tensors
+    return {"quant_method": ChatGLMLayout.method, KEY: values.pop(KEY)}
 
 
 def layout_of_file(described: dict[str, Any]) -> Layout:
@@ -42,8 +42,6 @@ def layout_of_file(described: dict[str, Any]) -> Layout:
         CheckpointError: unknown here.
     """
     method = described.get("quant_method")
-    if method == CHATGLM and KEY in described:
-        return ChatGLMLayout.read(described)
     if method not in LAYOUTS:
         known = [*LAYOUTS, OURS]
         raise CheckpointError(
@@ -55,6 +53,6 @@ def layout_of_file(described: dict[str, Any]) -> Layout:
 
 def layout_for(config: QuantizationConfig, model_type: str) -> Layout | None:
     """The public layout of our settings for a family by its name in config.json, or None."""
-    if model_type == CHATGLM and isinstance(config, tuple(BITS.values())):
+    if model_type == ChatGLMLayout.method and isinstance(config, tuple(BITS.values())):
         return ChatGLMLayout(config)
     return PUBLIC[type(config)](config) if type(config) in PUBLIC else None

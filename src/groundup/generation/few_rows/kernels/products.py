@@ -211,7 +211,7 @@ def multiply_all(matrices: Any, x: int, m: int, k: int, like: Any) -> None:
         x: address of x (M, K), contiguous float32.
         m: M.
         k: K, a multiple of `STEP`.
-        like: an array that tells how each W is stored: float32, uint16 for bfloat16, or of a type in `blocks.FORMS`.
+        like: an array that tells how each W is stored: float32, uint16 for bfloat16, or of a type in `forms.FORMS`.
     """
     tasks, rows = 0, 0
     for p in range(2, len(matrices), 3):
