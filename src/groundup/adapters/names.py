@@ -97,7 +97,8 @@ class Names:
             raise NoPeftForm(f"{rule.theirs[0]} holds {rule.ours[0]} in another form than row by row")
 
     def _moves_rows(self, rule: Rule, shapes: Sequence[tuple[int, ...]]) -> bool:
-        """Small whole numbers: their products are exact, also in float16, of which a large matrix takes little."""
+        """Whether b a, joined and taken apart, is the b of each part times the same a."""
+        # whole numbers whose products are exact in float16, of which a large matrix takes little
         generator = torch.Generator().manual_seed(0)
         b = [torch.randint(-8, 9, (rows, 1), generator=generator).half() for rows, _ in shapes]
         a = torch.randint(-8, 9, (1, shapes[0][1]), generator=generator).half()

@@ -11,7 +11,9 @@ from families.tiny import ids, make_ours, make_pair
 from groundup import load_model
 from groundup.adapters import LoRAConfig, adapters_of, add_adapter, load_adapter, merge, merged, save_adapter
 from groundup.adapters.files import CONFIG, WEIGHTS
+from groundup.adapters.names import Names, NoPeftForm
 from groundup.base.errors import CheckpointError, UsageError
+from groundup.weights import rule
 
 row = pytest.mark.row("PEFT-10", reference="definition")
 pytestmark = row
@@ -197,3 +199,26 @@ def test_what_peft_cannot_hold_goes_into_our_own_layout(case, tmp_path, capsys):
         refused(fresh, broken, message)
     (broken / CONFIG).write_text(json.dumps(values | {"more": 1}))
     refused(fresh, broken, "more is not known")
+
+
+class Flipped:
+    """What a file might do to a matrix: its rows or its columns the other way round."""
+
+    def __init__(self, dim):
+        self.dim = dim
+
+    def load(self, tensors):
+        return [tensor.flip(self.dim) for tensor in tensors]
+
+    save = load
+
+
+@pytest.mark.parametrize(("dim", "fits"), [(0, True), (1, False)])
+def test_an_adapter_follows_rows_that_are_moved_and_not_columns(dim, fits, tmp_path):
+    names = Names(make_ours("llama", tmp_path))
+    moved = rule("q_proj", "q_proj", Flipped(dim))
+    if fits:
+        names.check_rows(moved, [(32, 48)])
+    else:
+        with pytest.raises(NoPeftForm, match="another form than row by row"):
+            names.check_rows(moved, [(32, 48)])
